@@ -1,0 +1,142 @@
+package servicelog
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ticking returns a clock that advances by step at each reading.
+func ticking(step time.Duration) func() time.Time {
+	t := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+	return func() time.Time { t = t.Add(step); return t }
+}
+
+func TestLinesGetTheTime(t *testing.T) {
+	var out bytes.Buffer
+	if err := Copy(&out, strings.NewReader("one\ntwo"), ticking(0)); err != nil {
+		t.Fatal(err)
+	}
+	want := "2026-11-22T00:00:00.000Z one\n2026-11-22T00:00:00.000Z two\n"
+	if out.String() != want {
+		t.Errorf("got %q", out.String())
+	}
+}
+
+func TestFileKeepsItsBounds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "web", "page.log")
+	l, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := []byte(strings.Repeat("x", 999) + "\n")
+	for range 5 * MaxFile / len(line) {
+		if _, err := l.Write(line); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n, err := l.Write(make([]byte, 2*MaxFile)); n != 2*MaxFile || err != nil {
+		t.Errorf("a huge write: %d, %v", n, err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files, _ := filepath.Glob(path + "*")
+	if len(files) != 2 {
+		t.Errorf("files: %v", files)
+	}
+	for _, f := range files {
+		if st, _ := os.Stat(f); st.Size() > MaxFile {
+			t.Errorf("%s has %d bytes", f, st.Size())
+		}
+	}
+	if l, err = Open(path); err != nil || l.size == 0 {
+		t.Errorf("opening again does not continue: size %d, %v", l.size, err)
+	}
+	l.Close()
+}
+
+func TestFloodIsLeftOut(t *testing.T) {
+	var out bytes.Buffer
+	flood := strings.NewReader(strings.Repeat("no such file\n", 1<<20))
+	if err := Copy(&out, flood, ticking(time.Microsecond)); err != nil {
+		t.Fatal(err)
+	}
+	// One second and some went by: the burst, what was gained since, and the stamps.
+	if out.Len() > 2*Burst {
+		t.Errorf("%d bytes came through", out.Len())
+	}
+	if !strings.Contains(out.String(), "lines that came too fast") {
+		t.Error("nothing tells that lines are missing")
+	}
+}
+
+func TestSlowServiceLosesNothing(t *testing.T) {
+	var in, out bytes.Buffer
+	for i := range 20000 {
+		fmt.Fprintf(&in, "line %05d\n", i)
+	}
+	if err := Copy(&out, &in, ticking(10*time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(out.String(), "\n"); n != 20000 || strings.Contains(out.String(), "too fast") {
+		t.Errorf("%d lines of 20000 came through", n)
+	}
+}
+
+func TestPipeOutlivesItsReader(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "pipe")
+	service, reader, err := Pipe(path, os.Getuid(), os.Getgid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	reader.Close()
+	if _, err := io.WriteString(service, "said to nobody\n"); err != nil {
+		t.Fatalf("a service without a reader: %v", err)
+	}
+	again, reader, err := Pipe(path, os.Getuid(), os.Getgid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	defer reader.Close()
+	buf := make([]byte, 64)
+	if n, err := reader.Read(buf); string(buf[:n]) != "said to nobody\n" {
+		t.Errorf("the next reader got %q, %v", buf[:n], err)
+	}
+}
+
+func TestServiceEndBlocks(t *testing.T) {
+	service, reader, err := Pipe(filepath.Join(t.TempDir(), "pipe"), os.Getuid(), os.Getgid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer service.Close()
+	defer reader.Close()
+	flags, err := unix.FcntlInt(service.Fd(), unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("flags %#x, %v", flags, err)
+	}
+}
+
+func FuzzCopy(f *testing.F) {
+	f.Add([]byte("one\ntwo\n\n"))
+	f.Add(bytes.Repeat([]byte{0}, 3*maxLine))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var out bytes.Buffer
+		if err := Copy(&out, bytes.NewReader(in), ticking(time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		if len(in) > 0 && !bytes.HasSuffix(out.Bytes(), []byte("\n")) {
+			t.Errorf("the last line is open: %q", out.Bytes())
+		}
+	})
+}
