@@ -1,0 +1,77 @@
+# Allotment: an immutable server OS for small organisations, and the builder that makes its images.
+#
+# What it needs: Linux, Go 1.26 or newer, git, and either root or unprivileged user namespaces. Everything else (QEMU, GRUB,
+# file system tools, Debian's packages) is fetched by hash into the cache when it is first needed.
+#
+#   make run          build profiles/garden-club.toml and boot it under QEMU, UEFI with Secure Boot, until its page answers
+#                     RUN_ARGS="--firmware bios|uefi|uefi-secure --arch amd64|arm64 --memory MIB --until-ready"
+#   make build        build the images of PROFILE for ARCH into out/
+#   make test         all that must hold for every change: vet, staticcheck, known vulnerabilities, unit, host and VM tests
+#   make test-full    the same with the long matrix of VM tests
+#   make lint         only the static part of that, with the table of code budgets
+#   make bench        measure, beside a Debian 13 with systemd that serves the same page; writes docs/benchmarks.md
+#   make repro        build twice, in every way differently, and compare every output byte for byte
+#   make repro-twin   the same with a planted difference, which must be found
+#   make clean-cache  remove what was fetched and built: the cache, out/ and bin/ (not keys/)
+#
+# Variables: PROFILE (garden-club), ARCH (amd64), KEYS (keys), ALLOT_CACHE (the cache directory; default: allotment in the
+# user's cache directory), TEST_ARGS (more arguments for go test).
+
+PROFILE   ?= garden-club
+ARCH      ?= amd64
+KEYS      ?= keys
+RUN_ARGS  ?=
+TEST_ARGS ?=
+
+# Our own programs never need a C compiler, and a clone inside a container often belongs to somebody else than git expects.
+export CGO_ENABLED = 0
+export GOFLAGS    := $(GOFLAGS) -buildvcs=false
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench repro repro-twin clean-cache
+
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+run: $(KEYS)
+	go run ./cmd/allot run $(PROFILE) --keys $(KEYS) $(RUN_ARGS)
+
+build: $(KEYS)
+	go run ./cmd/allot build $(PROFILE) --arch $(ARCH) --keys $(KEYS) --out out
+
+$(KEYS):
+	go run ./cmd/allot key new $(KEYS)
+
+# VM tests come by themselves and one after another, so that nothing else takes the processor from a guest's clock.
+test: lint
+	go test -p 2 -timeout 30m $(TEST_ARGS) $$(go list ./... | grep -v '/qemu-tests$$')
+	go test -p 1 -timeout 50m $(TEST_ARGS) ./qemu-tests
+
+test-full:
+	ALLOT_FULL=1 $(MAKE) test TEST_ARGS="-timeout 6h $(TEST_ARGS)"
+
+lint: vet staticcheck vulnerabilities
+	go test -run '^TestBudgets$$' -v ./internal/house
+
+vet:
+	go vet ./...
+
+staticcheck:
+	go run $(STATICCHECK) ./...
+
+vulnerabilities:
+	hack/vulnerabilities
+
+bench: $(KEYS)
+	go run ./bench --keys $(KEYS) --write docs/benchmarks.md
+
+repro:
+	hack/repro $(PROFILE) $(ARCH)
+
+repro-twin:
+	hack/repro --twin $(PROFILE) $(ARCH)
+
+clean-cache:
+	go run ./hack/cleancache
+	rm -rf out bin
