@@ -121,9 +121,17 @@ func TestServiceEndBlocks(t *testing.T) {
 	}
 	defer service.Close()
 	defer reader.Close()
-	flags, err := unix.FcntlInt(service.Fd(), unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_NONBLOCK != 0 {
-		t.Errorf("flags %#x, %v", flags, err)
+	raw, err := service.SyscallConn() // Fd itself would change the flag
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = raw.Control(func(fd uintptr) {
+		if flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+			t.Errorf("flags %#x, %v", flags, err)
+		}
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 
