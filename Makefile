@@ -73,5 +73,6 @@ repro-twin:
 	hack/repro --twin $(PROFILE) $(ARCH)
 
 clean-cache:
-	go run ./hack/cleancache
+	cache="$${ALLOT_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/allotment}"; \
+	if [ -d "$$cache" ]; then chmod -R u+rwX "$$cache" && rm -rf "$$cache"; fi
 	rm -rf out bin
