@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"regexp"
-	"strings"
 
 	"allotment/image"
 )
@@ -32,6 +31,7 @@ var (
 	namePattern    = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+$`)           // Debian policy 5.6.1
 	versionPattern = regexp.MustCompile(`^[0-9][A-Za-z0-9.+~:-]*$`)         // Debian policy 5.6.12
 	sourcePattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+( \(.+\))?$`) // Debian policy 5.6.1 and deb-src
+	pathPattern    = regexp.MustCompile(`^pool/[A-Za-z0-9.+~_/-]+\.deb$`)   // as in the pools; the same in URLs
 )
 
 // maxPackage bounds the size of a package; the largest in Debian 13 has some 2 GB.
@@ -53,7 +53,7 @@ func (p Package) Check() error {
 		return fmt.Errorf("package %s: source %q is not one", p.Name, p.Source)
 	case p.Archive != Main && p.Archive != Security:
 		return fmt.Errorf("package %s: archive %q is not main or security", p.Name, p.Archive)
-	case path.Clean("/"+p.Path) != "/"+p.Path || !strings.HasPrefix(p.Path, "pool/") || !strings.HasSuffix(p.Path, ".deb"):
+	case path.Clean("/"+p.Path) != "/"+p.Path || !pathPattern.MatchString(p.Path):
 		return fmt.Errorf("package %s: path %q is not a .deb below pool/", p.Name, p.Path)
 	case p.Size <= 0 || p.Size > maxPackage:
 		return fmt.Errorf("package %s: size %d is not within 1 to %d bytes", p.Name, p.Size, int64(maxPackage))
