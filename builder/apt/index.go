@@ -32,9 +32,10 @@ type Entry struct {
 	Relations deb.Stanza
 }
 
-// relations are the fields that Entry keeps (Debian policy 7; Multi-Arch is apt's and dpkg's).
+// relations are the fields that Entry keeps: those that apt solves by (Debian policy 7, 5.6.6 and 5.6.9; Multi-Arch is
+// dpkg's). Of several packages that provide a name, apt prefers the one of higher priority.
 var relations = []string{
-	"Essential", "Multi-Arch", "Provides", "Pre-Depends", "Depends", "Conflicts", "Breaks", "Replaces",
+	"Priority", "Essential", "Multi-Arch", "Provides", "Pre-Depends", "Depends", "Conflicts", "Breaks", "Replaces",
 }
 
 // Entries returns the packages for an architecture, those of architecture all included, suite by suite. Several versions
