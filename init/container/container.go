@@ -1,0 +1,351 @@
+// Package container runs each service of a module as one OCI container by crun. The container's root is the module's
+// EROFS layers, mounted straight from the layer store, its ids are mapped to the module's range, and it has no more
+// rights than its module declares. Containers do not depend on the process that started them: the next supervisor finds
+// them again.
+package container
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"allotment/init/plan"
+	"allotment/init/reaper"
+	"allotment/init/servicelog"
+)
+
+// HoldArgument makes the supervisor's program do nothing but hold a user namespace until its standard input ends.
+const HoldArgument = "hold-user-namespace"
+
+// Config says where things lie.
+type Config struct {
+	Crun   string // program
+	Self   string // the supervisor's program, which knows HoldArgument
+	Run    string // folder for what lives until the next boot, such as /run/allotment
+	State  string // mount point of the state partition
+	Cgroup string // mount point of the cgroup v2 hierarchy
+	Resolv string // file for /etc/resolv.conf
+}
+
+// Runtime makes, runs and ends containers.
+type Runtime struct {
+	config Config
+	reaper *reaper.Reaper
+}
+
+// New returns a runtime; the reaper starts its processes.
+func New(c Config, r *reaper.Reaper) *Runtime { return &Runtime{config: c, reaper: r} }
+
+func (r *Runtime) moduleDir(m *plan.Module) string {
+	return filepath.Join(r.config.Run, "modules", m.Name)
+}
+
+func (r *Runtime) serviceDir(s *plan.Service) string {
+	return filepath.Join(r.config.Run, "services", s.ID)
+}
+
+func (r *Runtime) cgroupDir(s *plan.Service) string { return filepath.Join(r.config.Cgroup, s.Cgroup) }
+
+// Prepare mounts what the module's containers are made of and sets its limits: layers are the files, lowest first. What
+// an earlier supervisor prepared is kept.
+func (r *Runtime) Prepare(m *plan.Module, layers []string) error {
+	if err := limitModule(r.config.Cgroup, m); err != nil {
+		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
+	}
+	if attached(filepath.Join(r.moduleDir(m), "root")) {
+		return nil
+	}
+	userns, err := r.userNamespace(m.FirstID)
+	if err != nil {
+		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
+	}
+	defer userns.Close()
+	if err := r.mountVolumes(m, userns); err != nil {
+		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
+	}
+	if err := r.mountRoot(m, layers, userns); err != nil {
+		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
+	}
+	return r.writeHosts(m)
+}
+
+// userNamespace makes a user namespace with the ids from first. It lives as long as the returned file or a mount that
+// was mapped by it; the process that it needs to be born is ended at once.
+func (r *Runtime) userNamespace(first uint32) (*os.File, error) {
+	hold, release, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer release.Close()
+	defer hold.Close()
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: int(first), Size: plan.IDs}}
+	p, err := r.reaper.Start(reaper.Spec{
+		Path: r.config.Self, Args: []string{HoldArgument}, Stdin: hold,
+		Sys: &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a user namespace: %w", err)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", p.PID()))
+	release.Close()
+	<-p.Done()
+	if err != nil {
+		return nil, fmt.Errorf("cannot make a user namespace: %w", err)
+	}
+	return f, nil
+}
+
+func (r *Runtime) mountVolumes(m *plan.Module, userns *os.File) error {
+	for _, v := range m.Services[0].Volumes { // all services of a module have the same
+		source := filepath.Join(r.config.State, v.Source)
+		if err := ownVolume(source, v); err != nil {
+			return err
+		}
+		at := filepath.Join(r.moduleDir(m), "volumes", v.Name)
+		if attached(at) {
+			continue
+		}
+		if err := mountVolume(source, at, userns); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ownVolume makes the volume's folder if the state partition's keeper has not, and gives an empty one to its user.
+func ownVolume(dir string, v plan.Volume) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return fmt.Errorf("cannot make volume %q: %w", v.Name, err)
+	}
+	inside, err := os.ReadDir(dir)
+	if err != nil || len(inside) > 0 {
+		return err
+	}
+	return os.Lchown(dir, int(v.UID), int(v.GID))
+}
+
+func (r *Runtime) mountRoot(m *plan.Module, layers []string, userns *os.File) error {
+	dir := r.moduleDir(m)
+	var lowers []string
+	for i, file := range layers {
+		at := filepath.Join(dir, "layers", strconv.Itoa(i))
+		if !attached(at) {
+			if err := mountLayer(file, at, userns); err != nil {
+				return err
+			}
+		}
+		lowers = append(lowers, at)
+	}
+	points, err := missing(lowers, mountPoints(m))
+	if err != nil {
+		return err
+	}
+	if len(points) > 0 {
+		skeleton := filepath.Join(dir, "skeleton")
+		if err := copyFolderOnce(skeleton, lowers, int(m.FirstID)); err != nil {
+			return err
+		}
+		for _, p := range points {
+			if err := addPoint(skeleton, lowers, p, int(m.FirstID)); err != nil {
+				return fmt.Errorf("cannot make mount point %q: %w", p, err)
+			}
+		}
+		lowers = append(lowers, skeleton)
+	}
+	root := filepath.Join(dir, "root")
+	if len(lowers) > 1 {
+		return mountOverlay(lowers, root)
+	}
+	return mountLayer(layers[0], root, userns)
+}
+
+// copyFolderOnce makes the skeleton's own folder, the root of the tree.
+func copyFolderOnce(skeleton string, lowers []string, owner int) error {
+	if _, err := os.Lstat(skeleton); err == nil {
+		return nil
+	}
+	return copyFolder(skeleton, lowers, ".", owner)
+}
+
+// mountPoints are the places where newMounts mounts, those that are folders with a slash at the end.
+func mountPoints(m *plan.Module) []string {
+	points := []string{"/proc/", "/dev/", "/etc/resolv.conf", "/etc/hosts"}
+	for _, s := range m.Services {
+		for _, dir := range s.Tmpfs {
+			points = append(points, dir+"/")
+		}
+	}
+	for _, v := range m.Services[0].Volumes {
+		points = append(points, v.Path+"/")
+	}
+	return points
+}
+
+func (r *Runtime) writeHosts(m *plan.Module) error {
+	text := fmt.Sprintf("127.0.0.1 localhost\n::1 localhost\n%s %s.internal %s\n%s %s.internal %s\n",
+		m.IPv4.Addr(), m.Name, m.Name, m.IPv6.Addr(), m.Name, m.Name)
+	return os.WriteFile(filepath.Join(r.moduleDir(m), "hosts"), []byte(text), 0o644)
+}
+
+// Start starts the service's container in the network namespace at the path network, with output as its standard output
+// and error.
+func (r *Runtime) Start(ctx context.Context, s *plan.Service, network string, output *os.File) (*reaper.Process, error) {
+	dir := r.serviceDir(s)
+	if err := r.writeBundle(s, network); err != nil {
+		return nil, err
+	}
+	r.Remove(ctx, s) // what a container that ended before has left
+	messages := filepath.Join(dir, "crun.log")
+	os.Remove(messages)
+	p, err := r.reaper.Start(reaper.Spec{
+		Path: r.config.Crun,
+		Args: append(r.crunArgs(messages), "run", "--detach", "--bundle", dir, "--pid-file", filepath.Join(dir, "pid"), s.ID),
+		Env:  []string{defaultPath}, Stdout: output, Stderr: output,
+	})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		p.Signal(unix.SIGKILL)
+		r.Kill(s)
+		return nil, fmt.Errorf("cannot start %q in time: %w", s.ID, ctx.Err())
+	}
+	if err := p.Err(); err != nil {
+		return nil, fmt.Errorf("cannot start %q: %w: %s", s.ID, err, lastMessage(messages))
+	}
+	return r.attach(s)
+}
+
+// Find returns the service's container if an earlier supervisor started it and it still runs, nil if not.
+func (r *Runtime) Find(s *plan.Service) *reaper.Process {
+	p, err := r.attach(s)
+	if err != nil {
+		return nil
+	}
+	return p
+}
+
+// attach watches the process that the pid file names, if it is still the container's first one.
+func (r *Runtime) attach(s *plan.Service) (*reaper.Process, error) {
+	b, err := os.ReadFile(filepath.Join(r.serviceDir(s), "pid"))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find container %q: %w", s.ID, err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("cannot find container %q: %w", s.ID, err)
+	}
+	p, err := reaper.Attach(pid)
+	if err != nil {
+		return nil, fmt.Errorf("cannot find container %q: %w", s.ID, err)
+	}
+	// After Attach the number cannot change its meaning any more, so now is the time to ask whose it is.
+	if !r.isFirst(s, pid) {
+		return nil, fmt.Errorf("cannot find container %q: process %d ended or is another one", s.ID, pid)
+	}
+	return p, nil
+}
+
+// isFirst tells whether the process is number 1 in a namespace of its own in the service's cgroup.
+func (r *Runtime) isFirst(s *plan.Service, pid int) bool {
+	group, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil || strings.TrimSpace(string(group)) != "0::"+s.Cgroup {
+		return false
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if numbers, ok := strings.CutPrefix(line, "NSpid:"); ok {
+			f := strings.Fields(numbers)
+			return len(f) > 1 && f[len(f)-1] == "1"
+		}
+	}
+	return false
+}
+
+// Kill ends every process of the service at once.
+func (r *Runtime) Kill(s *plan.Service) error {
+	err := writeControl(r.cgroupDir(s), "cgroup.kill", "1")
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Remove takes away what is left of a container that has ended, and tells whether it ended for want of memory.
+func (r *Runtime) Remove(ctx context.Context, s *plan.Service) (outOfMem bool) {
+	outOfMem = outOfMemory(r.cgroupDir(s))
+	os.Remove(filepath.Join(r.serviceDir(s), "pid"))
+	if _, err := os.Lstat(filepath.Join(r.config.Run, "crun", s.ID)); err == nil {
+		r.reaper.Run(ctx, reaper.Spec{
+			Path: r.config.Crun, Args: append(r.crunArgs("/dev/null"), "delete", "--force", s.ID), Env: []string{defaultPath},
+		})
+	}
+	return outOfMem
+}
+
+// Pipe opens the pipe that carries the service's output; see servicelog.Pipe.
+func (r *Runtime) Pipe(s *plan.Service) (service, reader *os.File, err error) {
+	if err := os.MkdirAll(r.serviceDir(s), 0o755); err != nil {
+		return nil, nil, err
+	}
+	owner := s.Module.FirstID
+	return servicelog.Pipe(filepath.Join(r.serviceDir(s), "output"), int(owner+s.UID), int(owner+s.GID))
+}
+
+func (r *Runtime) crunArgs(log string) []string {
+	return []string{"--root", filepath.Join(r.config.Run, "crun"), "--cgroup-manager", "cgroupfs", "--log", log, "--log-format", "json"}
+}
+
+func (r *Runtime) writeBundle(s *plan.Service, network string) error {
+	module := r.moduleDir(s.Module)
+	at := places{
+		root: filepath.Join(module, "root"), hosts: filepath.Join(module, "hosts"), resolv: r.config.Resolv,
+		network: network, volumes: map[string]string{},
+	}
+	for _, v := range s.Volumes {
+		at.volumes[v.Name] = filepath.Join(module, "volumes", v.Name)
+	}
+	spec, err := newSpec(s, at)
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(r.serviceDir(s), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.serviceDir(s), "config.json"), b, 0o644)
+}
+
+// lastMessage is the last thing that crun wrote to its log; each line is a JSON object.
+func lastMessage(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "crun left no message"
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	var m struct {
+		Msg string `json:"msg"`
+	}
+	if json.Unmarshal([]byte(lines[len(lines)-1]), &m) != nil || m.Msg == "" {
+		return lines[len(lines)-1]
+	}
+	return m.Msg
+}

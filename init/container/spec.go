@@ -1,0 +1,155 @@
+package container
+
+import (
+	"fmt"
+	"path"
+	"runtime"
+	"strconv"
+
+	"github.com/moby/profiles/seccomp"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"allotment/init/plan"
+)
+
+// Limits that every container has beside those of its module.
+const (
+	openFiles   = 65536
+	tmpfsBytes  = 64 << 20 // of each in-memory folder; its pages count as the module's memory, too
+	oomScore    = 200      // containers go before the supervisor (-900) and the gateway (0)
+	defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// maskedPaths hide what the kernel tells about the host; readonlyPaths are what even root in a container must not write.
+var (
+	maskedPaths = []string{
+		"/proc/acpi", "/proc/asound", "/proc/bus", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys",
+		"/proc/key-users", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/sysrq-trigger", "/proc/timer_list",
+		"/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
+	}
+	readonlyPaths = []string{"/proc/fs", "/proc/irq", "/proc/sys"}
+)
+
+// places are the paths on the host that a service's container is made of.
+type places struct {
+	root, network, resolv, hosts string
+	volumes                      map[string]string // by the volume's name
+}
+
+// newSpec describes the container of s in the terms of the OCI runtime specification 1.2.
+func newSpec(s *plan.Service, at places) (*specs.Spec, error) {
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: s.Module.FirstID, Size: plan.IDs}}
+	spec := &specs.Spec{
+		Version:  "1.0.2",
+		Root:     &specs.Root{Path: at.root, Readonly: true},
+		Hostname: s.Module.Name,
+		Process:  newProcess(s),
+		Mounts:   newMounts(s, at),
+		Linux: &specs.Linux{
+			UIDMappings:   ids,
+			GIDMappings:   ids,
+			CgroupsPath:   s.Cgroup,
+			Resources:     newResources(s),
+			MaskedPaths:   maskedPaths,
+			ReadonlyPaths: readonlyPaths,
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.CgroupNamespace},
+				{Type: specs.UserNamespace},
+				{Type: specs.NetworkNamespace, Path: at.network},
+			},
+		},
+	}
+	filter, err := seccomp.GetDefaultProfile(spec) // reads the capabilities from the spec
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the system call filter of %q: %w", s.ID, err)
+	}
+	filter.Architectures = []specs.Arch{nativeArch()} // the trees hold no binaries of sister architectures
+	spec.Linux.Seccomp = filter
+	return spec, nil
+}
+
+func nativeArch() specs.Arch {
+	if runtime.GOARCH == "arm64" {
+		return specs.ArchAARCH64
+	}
+	return specs.ArchX86_64
+}
+
+func newProcess(s *plan.Service) *specs.Process {
+	oom := oomScore
+	caps := s.Capabilities
+	if caps == nil {
+		caps = []string{} // an empty list drops all; none at all would keep them
+	}
+	return &specs.Process{
+		User:            specs.User{UID: s.UID, GID: s.GID, AdditionalGids: []uint32{}},
+		Args:            s.Command,
+		Env:             append([]string{defaultPath, "HOME=/", "LANG=C.UTF-8"}, s.Env...),
+		Cwd:             "/",
+		NoNewPrivileges: true,
+		OOMScoreAdj:     &oom,
+		Rlimits: []specs.POSIXRlimit{
+			{Type: "RLIMIT_NOFILE", Hard: openFiles, Soft: openFiles},
+			{Type: "RLIMIT_CORE", Hard: 0, Soft: 0},
+		},
+		Capabilities: &specs.LinuxCapabilities{
+			Bounding: caps, Effective: caps, Inheritable: caps, Permitted: caps, Ambient: caps,
+		},
+	}
+}
+
+// newMounts lists what is mounted in the container, in order. There is no /sys: nothing in it is a service's business.
+func newMounts(s *plan.Service, at places) []specs.Mount {
+	mounts := []specs.Mount{
+		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "noexec", "mode=755", "size=65536"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts",
+			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+		inMemory("/dev/shm", 0, 0, "1777"),
+		readOnlyFile(at.resolv, "/etc/resolv.conf"),
+		readOnlyFile(at.hosts, "/etc/hosts"),
+	}
+	for _, dir := range s.Tmpfs {
+		mode := "0755"
+		if path.Base(dir) == "tmp" {
+			mode = "1777"
+		}
+		mounts = append(mounts, inMemory(dir, s.UID, s.GID, mode))
+	}
+	for _, v := range s.Volumes {
+		mounts = append(mounts, specs.Mount{
+			Destination: v.Path, Source: at.volumes[v.Name], Type: "bind",
+			Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"},
+		})
+	}
+	return mounts
+}
+
+func inMemory(dir string, uid, gid uint32, mode string) specs.Mount {
+	return specs.Mount{Destination: dir, Type: "tmpfs", Source: "tmpfs", Options: []string{
+		"nosuid", "nodev", "noexec", "mode=" + mode, "size=" + strconv.Itoa(tmpfsBytes),
+		"uid=" + strconv.Itoa(int(uid)), "gid=" + strconv.Itoa(int(gid)),
+	}}
+}
+
+func readOnlyFile(source, at string) specs.Mount {
+	return specs.Mount{Destination: at, Source: source, Type: "bind",
+		Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}}
+}
+
+// newResources bounds one service. Memory and processes of the module as a whole are bounded one level above.
+func newResources(s *plan.Service) *specs.LinuxResources {
+	return &specs.LinuxResources{
+		Unified: map[string]string{
+			"memory.max":       strconv.FormatInt(s.Module.MemoryMax, 10),
+			"memory.swap.max":  "0",
+			"memory.oom.group": "1", // half a service is worse than none: it would not be restarted
+			"pids.max":         strconv.FormatInt(s.Module.PIDsMax, 10),
+		},
+		Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}},
+	}
+}

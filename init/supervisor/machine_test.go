@@ -1,0 +1,111 @@
+package supervisor
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+var t0 = time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
+
+// event names the machine's methods for tables.
+var events = map[string]func(*machine, time.Time) action{
+	"needsReady":  (*machine).needsReady,
+	"found":       (*machine).found,
+	"started":     (*machine).started,
+	"notStarted":  (*machine).notStarted,
+	"checkPassed": (*machine).checkPassed,
+	"checkFailed": (*machine).checkFailed,
+	"exited":      (*machine).exited,
+	"overBackoff": (*machine).overBackoff,
+	"stop":        (*machine).stop,
+	"overdue":     func(m *machine, _ time.Time) action { return m.overdue() },
+}
+
+func TestEveryTransition(t *testing.T) {
+	type to struct {
+		state state
+		verb  verb
+	}
+	// What is not listed must change nothing.
+	want := map[state]map[string]to{
+		waiting:  {"needsReady": {starting, start}, "found": {checking, check}, "stop": {stopped, nothing}},
+		starting: {"started": {checking, check}, "notStarted": {backoff, later}, "stop": {stopping, nothing}},
+		checking: {"checkPassed": {ready, nothing}, "checkFailed": {ending, kill}, "exited": {backoff, later}, "stop": {stopping, signal}},
+		ready:    {"exited": {backoff, later}, "stop": {stopping, signal}},
+		ending:   {"exited": {backoff, later}, "stop": {stopping, nothing}},
+		backoff:  {"overBackoff": {waiting, nothing}, "stop": {stopped, nothing}},
+		failed:   {"overBackoff": {waiting, nothing}, "stop": {stopped, nothing}},
+		stopping: {"started": {stopping, signal}, "notStarted": {stopped, nothing}, "exited": {stopped, nothing}, "overdue": {stopping, kill}},
+		stopped:  {},
+	}
+	for from, row := range want {
+		for name, event := range events {
+			expect, listed := row[name]
+			if !listed {
+				expect = to{from, nothing}
+			}
+			m := machine{state: from, since: t0}
+			a := event(&m, t0)
+			if m.state != expect.state || a.verb != expect.verb {
+				t.Errorf("%s in %s: %s, verb %d; want %s, verb %d", name, from, m.state, a.verb, expect.state, expect.verb)
+			}
+		}
+	}
+}
+
+func TestBackoffGrowsAndEnds(t *testing.T) {
+	m := machine{state: waiting}
+	var pauses []time.Duration
+	for range mostFailures {
+		m.needsReady(t0)
+		a := m.notStarted(t0)
+		pauses = append(pauses, a.after)
+		if len(pauses) < mostFailures && m.state != backoff {
+			t.Fatalf("after %d failures: %s", len(pauses), m.state)
+		}
+		if m.state == backoff {
+			m.overBackoff(t0)
+		}
+	}
+	if m.state != failed || pauses[0] != firstBackoff || pauses[1] != 2*firstBackoff || pauses[mostFailures-1] != failedPause {
+		t.Errorf("%s after pauses %v", m.state, pauses)
+	}
+}
+
+func TestStableServiceIsForgiven(t *testing.T) {
+	for _, c := range []struct {
+		ran  time.Duration
+		want state
+	}{{stableAfter, backoff}, {stableAfter - 1, failed}} {
+		m := machine{state: ready, since: t0, failures: mostFailures - 1}
+		if m.exited(t0.Add(c.ran)); m.state != c.want {
+			t.Errorf("after %v of being ready: %s", c.ran, m.state)
+		}
+	}
+}
+
+// Whatever happens in whatever order, a stopped service is never started again, and after an exit it gets there.
+func TestStopIsFinal(t *testing.T) {
+	var names []string
+	for n := range events {
+		names = append(names, n)
+	}
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 20000 {
+		m := machine{state: waiting, since: t0}
+		for range rng.IntN(12) {
+			events[names[rng.IntN(len(names))]](&m, t0)
+		}
+		m.stop(t0)
+		for range rng.IntN(12) {
+			if a := events[names[rng.IntN(len(names))]](&m, t0); a.verb == start || a.verb == check || a.verb == later {
+				t.Fatalf("verb %d after stop", a.verb)
+			}
+		}
+		m.exited(t0)
+		if m.state != stopped {
+			t.Fatalf("%s after stop and exit", m.state)
+		}
+	}
+}
