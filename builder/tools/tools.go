@@ -42,6 +42,14 @@ func OpenSolver(ctx context.Context, c cache.Dir, f Fetcher, to progress.Reporte
 	return open(ctx, c, f, to, "solver")
 }
 
+// OpenNewerSolver is OpenSolver for when the archive no longer has the locked versions of its packages: packages are what
+// there is of them now.
+func OpenNewerSolver(
+	ctx context.Context, c cache.Dir, f Fetcher, packages []lock.Package, to progress.Reporter,
+) (*Root, error) {
+	return openPackages(ctx, c, f, packages, to)
+}
+
 // Lock returns the tool root's lock, for the build record.
 func Lock() (*lock.Lock, error) { return lock.Parse("builder/tools/tools.lock", lockFile) }
 
@@ -50,6 +58,12 @@ func open(ctx context.Context, c cache.Dir, f Fetcher, to progress.Reporter, tre
 	if err != nil {
 		return nil, err
 	}
+	return openPackages(ctx, c, f, packages, to)
+}
+
+func openPackages(
+	ctx context.Context, c cache.Dir, f Fetcher, packages []lock.Package, to progress.Reporter,
+) (*Root, error) {
 	spaces, err := probe(ctx)
 	if err != nil {
 		return nil, err
