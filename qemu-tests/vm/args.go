@@ -66,7 +66,7 @@ func firmwareArgs(o Options) []string {
 		return nil
 	}
 	return []string{
-		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + value(o.Tools.Path(code)),
+		"-drive", "if=pflash,unit=0,format=raw,readonly=on,file=" + value(hostPath(o.Tools, code)),
 		"-drive", "if=pflash,unit=1,format=raw,file=" + value(varsFile(o.Dir)),
 	}
 }
@@ -106,10 +106,11 @@ func controlArgs(dir string) []string {
 	}
 }
 
-// CommandLine is a shell command that starts the same machine by hand, with the console on the terminal.
+// CommandLine is a shell command that starts the same machine by hand, with the console on the terminal. The machine's
+// folder must have been prepared by an earlier Start.
 func CommandLine(o Options) string {
 	o, _ = o.defaults()
-	words := append([]string{program(o.Arch)}, machineArgs(o)...)
+	words := append(outside(o.Tools, program(o.Arch)), machineArgs(o)...)
 	words = append(words, "-serial", "mon:stdio")
 	for i, w := range words {
 		if !plainWord.MatchString(w) {

@@ -37,7 +37,7 @@ func (c *console) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		if i < 0 {
-			i = len(c.partial) - 1
+			i = longestLine - 1
 		}
 		c.emit(c.partial[:i+1])
 		c.partial = c.partial[i+1:]

@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"allotment/builder/tools"
 	"allotment/internal/run"
 )
 
@@ -79,7 +81,8 @@ func FlipByte(path string, offset int64) error {
 	return f.Close()
 }
 
-// Flatten writes the disk of a machine that does not run, as it is now, to a raw image.
-func Flatten(ctx context.Context, t Tools, dir, to string) error {
-	return t.Run(ctx, run.Command{Name: "qemu-img", Args: []string{"convert", "-O", "raw", overlayFile(dir), to}})
+// Flatten writes the disk of a machine that does not run, as it is now, to a raw image. The folder of the image that the
+// disk began with must be one that the tool root sees (tools.Root.With).
+func Flatten(ctx context.Context, t *tools.Root, dir, to string) error {
+	return t.With(dir, filepath.Dir(to)).Run(ctx, run.Command{Name: "qemu-img", Args: []string{"convert", "-O", "raw", overlayFile(dir), to}})
 }

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"allotment/builder/tools"
 	"allotment/image"
 )
 
@@ -33,7 +34,7 @@ const (
 
 // Options describe a machine. Only Tools and Dir must be set, and Disk or Kernel.
 type Options struct {
-	Tools    Tools
+	Tools    *tools.Root
 	Dir      string     // the machine's folder: its disk overlay, EFI variables and console log; kept by the caller
 	Arch     image.Arch // default amd64
 	Firmware Firmware   // default UEFI
@@ -52,10 +53,13 @@ type Options struct {
 	LogWrites string        // record every write of the disk in this file; see ReadWriteLog
 	Args      []string      // further arguments of QEMU
 	Limit     time.Duration // longest life of the machine, wall time; 0: Patience(300 s)
-	Console   Sink          // is also given every console line; may be nil
+	Console   Sink          // is given every event as it comes; may be nil
 }
 
-// Sink takes console lines as they come, each with the time since power-on.
+// defaultLimit is the longest life of a machine, wall time.
+const defaultLimit = 300 * time.Second
+
+// Sink takes events as they come.
 type Sink func(Event)
 
 // defaults fills in what may be left out and refuses what cannot be.
@@ -76,7 +80,7 @@ func (o Options) defaults() (Options, error) {
 		o.Bus = VirtioBlk
 	}
 	if o.Limit == 0 {
-		o.Limit = Patience(300 * time.Second)
+		o.Limit = Patience(defaultLimit)
 	}
 	switch {
 	case o.Tools == nil || o.Dir == "":

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"allotment/builder/tools"
 	"allotment/image"
 	"allotment/internal/run"
 )
@@ -32,9 +33,9 @@ func firmwareFiles(a image.Arch, f Firmware) (code, vars string) {
 }
 
 // EmptyVars is the path of the firmware's empty variable store, to enrol keys into a copy of it.
-func EmptyVars(t Tools, a image.Arch) string {
+func EmptyVars(t *tools.Root, a image.Arch) string {
 	_, vars := firmwareFiles(a, UEFISecure)
-	return t.Path(vars)
+	return hostPath(t, vars)
 }
 
 // prepare makes what the machine's folder lacks. What is there stays, so that a second start on the same folder is the
@@ -46,7 +47,7 @@ func prepare(ctx context.Context, o Options) error {
 	if _, vars := firmwareFiles(o.Arch, o.Firmware); vars != "" && missing(varsFile(o.Dir)) {
 		from := o.Vars
 		if from == "" {
-			from = o.Tools.Path(vars)
+			from = hostPath(o.Tools, vars)
 		}
 		if err := CopySparse(from, varsFile(o.Dir)); err != nil {
 			return err
@@ -81,7 +82,7 @@ func makeOverlay(ctx context.Context, o Options) error {
 	if o.DiskSize > 0 {
 		args = append(args, strconv.FormatInt(o.DiskSize, 10))
 	}
-	return o.Tools.Run(ctx, run.Command{Name: "qemu-img", Args: args})
+	return withFolders(o).Run(ctx, run.Command{Name: "qemu-img", Args: args})
 }
 
 // diskFormat is QEMU's name of the image's format, told from its first and last bytes.

@@ -1,48 +1,36 @@
 package vm
 
 import (
-	"context"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
+	"runtime"
 
-	"allotment/internal/run"
+	"allotment/builder/tools"
+	"allotment/image"
 )
 
-// Tools is where QEMU 10, its firmware and its disk tools come from: the builder's tool root.
-type Tools interface {
-	run.Runner
-	// Command prepares a program that is started and watched here. Paths in its arguments are the host's.
-	Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error)
-	// Path is where a file of the tool root, named as in the root, lies on the host.
-	Path(inRoot string) string
+// withFolders is the tool root with the folders of all files of the machine in it.
+func withFolders(o Options) *tools.Root {
+	folders := []string{o.Dir}
+	for _, file := range []string{o.Disk, o.Vars, o.Kernel, o.Initrd, o.LogWrites} {
+		if file != "" {
+			folders = append(folders, filepath.Dir(file))
+		}
+	}
+	return o.Tools.With(folders...)
 }
 
-// Unpacked is an unpacked Debian tree whose programs are run where they lie, by the tree's own dynamic loader.
-type Unpacked string
+// hostPath is where a file of the tool root, named by its path inside, lies on the host. That path is good inside too.
+func hostPath(root *tools.Root, inside string) string { return filepath.Join(root.Dir(), inside) }
 
-// Path implements Tools.
-func (u Unpacked) Path(inRoot string) string { return filepath.Join(string(u), inRoot) }
-
-// Command implements Tools.
-func (u Unpacked) Command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
-	lib := u.Path("/usr/lib/x86_64-linux-gnu")
-	own := []string{"--library-path", lib, u.Path("/usr/bin/" + name)}
-	if strings.HasPrefix(name, "qemu-system-") {
-		own = append(own, "-L", u.Path("/usr/share/qemu"), "-L", u.Path("/usr/share/seabios"))
+// outside are the words that start QEMU from the tool root without entering it: by the root's own dynamic loader, with the
+// root's firmware.
+func outside(root *tools.Root, name string) []string {
+	lib, loader := "/usr/lib/"+image.Arch(runtime.GOARCH).Triplet(), "ld-linux-x86-64.so.2"
+	if runtime.GOARCH == string(image.ARM64) {
+		loader = "ld-linux-aarch64.so.1"
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(lib, "ld-linux-x86-64.so.2"), append(own, args...)...)
-	cmd.Env = append(os.Environ(), "QEMU_MODULE_DIR="+filepath.Join(lib, "qemu"))
-	return cmd, nil
-}
-
-// Run implements Tools.
-func (u Unpacked) Run(ctx context.Context, c run.Command) error {
-	cmd, err := u.Command(ctx, c.Name, c.Args...)
-	if err != nil {
-		return err
+	return []string{
+		hostPath(root, lib+"/"+loader), "--library-path", hostPath(root, lib), hostPath(root, "/usr/bin/"+name),
+		"-L", hostPath(root, "/usr/share/qemu"), "-L", hostPath(root, "/usr/share/seabios"),
 	}
-	cmd.Dir, cmd.Stdin = c.Dir, c.Stdin
-	return run.Wait(cmd, c)
 }

@@ -96,10 +96,7 @@ func (v *VM) powerOn(life context.Context) error {
 	}
 	defer listener.Close()
 	args := append(machineArgs(v.opts), controlArgs(v.opts.Dir)...)
-	cmd, err := v.opts.Tools.Command(life, program(v.opts.Arch), args...)
-	if err != nil {
-		return err
-	}
+	cmd := withFolders(v.opts).Command(life, program(v.opts.Arch), args...)
 	if v.process, err = startProcess(cmd, v.out); err != nil {
 		return err
 	}

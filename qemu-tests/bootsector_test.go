@@ -1,4 +1,4 @@
-package vm
+package qemutests
 
 import (
 	"encoding/hex"

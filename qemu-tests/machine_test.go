@@ -1,4 +1,4 @@
-package vm
+package qemutests
 
 import (
 	"bytes"
@@ -10,48 +10,21 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"allotment/qemu-tests/vm"
 )
-
-func testTools(t *testing.T) Tools {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("starts virtual machines: not in -short mode")
-	}
-	root := os.Getenv("ALLOT_TOOL_ROOT")
-	if root == "" {
-		t.Skip("ALLOT_TOOL_ROOT is not set")
-	}
-	return Unpacked(root)
-}
-
-// start starts a machine that the test ends.
-func start(t *testing.T, o Options) *VM {
-	t.Helper()
-	if o.Tools == nil {
-		o.Tools = testTools(t)
-	}
-	if o.Dir == "" {
-		o.Dir = t.TempDir()
-	}
-	m, err := Start(t.Context(), o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(m.Close)
-	return m
-}
 
 var started = regexp.MustCompile(`^boot sector started, time (\d)$`)
 
 func TestBootsAndKeepsStateInTheFolderOnly(t *testing.T) {
-	tools := testTools(t)
+	tools := toolRoot(t)
 	disk, dir := bootDisk(t), t.TempDir()
 	before, err := os.ReadFile(disk)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"1", "2"} {
-		m := start(t, Options{Tools: tools, Dir: dir, Firmware: BIOS, Memory: 64, Disk: disk})
+		m := start(t, vm.Options{Tools: tools, Dir: dir, Firmware: vm.BIOS, Memory: 64, Disk: disk})
 		line, err := m.WaitLine(t.Context(), started)
 		if err != nil {
 			t.Fatal(err)
@@ -76,7 +49,7 @@ func TestBootsAndKeepsStateInTheFolderOnly(t *testing.T) {
 }
 
 func TestResetBootsAgain(t *testing.T) {
-	m := start(t, Options{Firmware: BIOS, Memory: 64, Disk: bootDisk(t)})
+	m := start(t, vm.Options{Firmware: vm.BIOS, Memory: 64, Disk: bootDisk(t)})
 	if _, err := m.WaitLine(t.Context(), started); err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +76,9 @@ func TestResetBootsAgain(t *testing.T) {
 }
 
 func TestEveryBus(t *testing.T) {
-	for _, bus := range []Bus{VirtioBlk, VirtioSCSI, NVMe, AHCI, USB} {
+	for _, bus := range []vm.Bus{vm.VirtioBlk, vm.VirtioSCSI, vm.NVMe, vm.AHCI, vm.USB} {
 		t.Run(string(bus), func(t *testing.T) {
-			m := start(t, Options{Firmware: BIOS, Memory: 64, Disk: bootDisk(t), Bus: bus})
+			m := start(t, vm.Options{Firmware: vm.BIOS, Memory: 64, Disk: bootDisk(t), Bus: bus})
 			if _, err := m.WaitLine(t.Context(), started); err != nil {
 				t.Fatal(err)
 			}
@@ -114,9 +87,9 @@ func TestEveryBus(t *testing.T) {
 }
 
 func TestLimitEndsTheMachineAndShowsTheConsole(t *testing.T) {
-	m := start(t, Options{Firmware: BIOS, Memory: 64, Disk: bootDisk(t), Limit: 3 * time.Second})
+	m := start(t, vm.Options{Firmware: vm.BIOS, Memory: 64, Disk: bootDisk(t), Limit: 3 * time.Second})
 	_, err := m.WaitLine(t.Context(), regexp.MustCompile("never"))
-	if !errors.Is(err, ErrLimit) {
+	if !errors.Is(err, vm.ErrLimit) {
 		t.Fatalf("error %v: want the limit", err)
 	}
 	for _, want := range []string{`"never"`, "boot sector started", m.Log()} {
@@ -131,7 +104,7 @@ func TestPowerDownOfASystemThatDoesNotListen(t *testing.T) {
 	if err := os.WriteFile(disk, make([]byte, 1<<20), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	m := start(t, Options{Firmware: BIOS, Memory: 64, Disk: disk})
+	m := start(t, vm.Options{Firmware: vm.BIOS, Memory: 64, Disk: disk})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	if err := m.PowerDown(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -147,7 +120,7 @@ func TestPowerDownOfASystemThatDoesNotListen(t *testing.T) {
 }
 
 func TestWrongArgumentIsReported(t *testing.T) {
-	_, err := Start(t.Context(), Options{Tools: testTools(t), Dir: t.TempDir(), Firmware: BIOS, Disk: bootDisk(t),
+	_, err := vm.Start(t.Context(), vm.Options{Tools: toolRoot(t), Dir: t.TempDir(), Firmware: vm.BIOS, Disk: bootDisk(t),
 		Args: []string{"-device", "no-such-device"}})
 	if err == nil || !strings.Contains(err.Error(), "no-such-device") {
 		t.Fatalf("error %v: want QEMU's own words", err)
@@ -155,7 +128,7 @@ func TestWrongArgumentIsReported(t *testing.T) {
 }
 
 func TestForwardsAFreePort(t *testing.T) {
-	m := start(t, Options{Firmware: BIOS, Memory: 64, Disk: bootDisk(t), Forward: []int{80, 443}})
+	m := start(t, vm.Options{Firmware: vm.BIOS, Memory: 64, Disk: bootDisk(t), Forward: []int{80, 443}})
 	if a, b := m.Address(80), m.Address(443); a == b || !strings.HasPrefix(a, "127.0.0.1:") {
 		t.Errorf("addresses %q and %q", a, b)
 	}
@@ -168,12 +141,75 @@ func TestForwardsAFreePort(t *testing.T) {
 
 func TestFirmwareSpeaksOnTheConsole(t *testing.T) {
 	disk := bootDisk(t)
-	for _, f := range []Firmware{UEFI, UEFISecure} {
+	for _, f := range []vm.Firmware{vm.UEFI, vm.UEFISecure} {
 		t.Run(string(f), func(t *testing.T) {
-			m := start(t, Options{Firmware: f, Memory: 256, Disk: disk})
+			m := start(t, vm.Options{Firmware: f, Memory: 256, Disk: disk})
 			if _, err := m.WaitLine(t.Context(), regexp.MustCompile("BdsDxe")); err != nil {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+func TestLogOfWritesRebuildsTheDisk(t *testing.T) {
+	image, file := bootDisk(t), filepath.Join(t.TempDir(), "writes.log")
+	m := start(t, vm.Options{Firmware: vm.BIOS, Memory: 64, Disk: image, LogWrites: file})
+	if _, err := m.WaitLine(t.Context(), started); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PowerDown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	log, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	l, err := vm.ReadWriteLog(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rebuilt := filepath.Join(t.TempDir(), "rebuilt.raw")
+	if err := os.WriteFile(rebuilt, before, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	disk, err := os.OpenFile(rebuilt, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer disk.Close()
+	if err := l.Replay(disk, 0, l.Flushes()); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(rebuilt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before[512] = 1 // all that the boot sector writes
+	if !bytes.Equal(before, after) {
+		t.Error("the log does not give the disk that the machine left")
+	}
+}
+
+func TestDiskGrowsAndFlattens(t *testing.T) {
+	tools, dir := toolRoot(t), t.TempDir()
+	m := start(t, vm.Options{Tools: tools, Dir: dir, Firmware: vm.BIOS, Memory: 64, Disk: bootDisk(t), DiskSize: 3 << 20})
+	if _, err := m.WaitLine(t.Context(), started); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.PowerDown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	raw := filepath.Join(t.TempDir(), "now.raw")
+	if err := vm.Flatten(t.Context(), tools, dir, raw); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(raw)
+	if err != nil || len(b) != 3<<20 || b[512] != 1 {
+		t.Errorf("%d bytes, boot count %v, error %v", len(b), b[512:513], err)
 	}
 }

@@ -1,0 +1,73 @@
+package qemutests
+
+import (
+	"context"
+	"os"
+	"sync"
+	"testing"
+
+	"allotment/builder/apt"
+	"allotment/builder/profile"
+	"allotment/builder/tools"
+	"allotment/internal/cache"
+	"allotment/internal/progress"
+	"allotment/qemu-tests/vm"
+)
+
+func TestMain(m *testing.M) {
+	tools.EnterIfAsked()
+	os.Exit(m.Run())
+}
+
+// needMachines skips a test that boots machines where none are wanted.
+func needMachines(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots machines: not in -short mode")
+	}
+}
+
+// full skips a test of the long matrix where only the core set is wanted.
+func full(t testing.TB) {
+	t.Helper()
+	needMachines(t)
+	if os.Getenv("ALLOT_FULL") == "" {
+		t.Skip("part of the long matrix: set ALLOT_FULL=1, or make test-full")
+	}
+}
+
+var openTools = sync.OnceValues(func() (*tools.Root, error) {
+	dir, err := cache.Default()
+	if err != nil {
+		return nil, err
+	}
+	return tools.Open(context.Background(), dir, apt.New(dir, profile.Debian{}, 0), progress.Silent{})
+})
+
+// toolRoot returns the tool root with the test's temporary folder in it.
+func toolRoot(t testing.TB) *tools.Root {
+	t.Helper()
+	needMachines(t)
+	root, err := openTools()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return root
+}
+
+// start starts a machine that the test ends.
+func start(t *testing.T, o vm.Options) *vm.VM {
+	t.Helper()
+	if o.Tools == nil {
+		o.Tools = toolRoot(t)
+	}
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	m, err := vm.Start(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(m.Close)
+	return m
+}
