@@ -56,15 +56,24 @@ func inOrder(pkgs []Deb) []Deb {
 	})
 }
 
-// removeLeftovers drops what a running system or a package manager leaves behind and an image must not carry.
+// leftovers are what a running system or a package manager leaves behind, and documentation: no image carries it.
+var leftovers = []string{
+	"/etc/ld.so.cache", "/etc/machine-id", "/var/cache/*/*", "/var/lib/apt", "/var/lib/dbus/machine-id", "/var/lib/dpkg",
+	"/**/*.dpkg-dist", "/**/*.dpkg-new", "/**/*.dpkg-old", "/**/__pycache__",
+	"/usr/share/bug", "/usr/share/doc-base", "/usr/share/info", "/usr/share/lintian", "/usr/share/man",
+}
+
+// removeLeftovers drops leftovers, the files of logs, and of the documentation all but the copyright of each package.
 func (t *Tree) removeLeftovers(base *Tree) {
-	m := newMatcher([]string{
-		"/etc/machine-id", "/var/lib/dbus/machine-id", "/etc/ld.so.cache", "/var/lib/dpkg", "/var/lib/apt", "/var/cache/*/*",
-		"/**/__pycache__", "/**/*.dpkg-new", "/**/*.dpkg-old", "/**/*.dpkg-dist", "/usr/share/lintian",
-	})
+	m := newMatcher(leftovers)
 	for _, p := range t.paths() {
-		log := strings.HasPrefix(p, "/var/log/") && t.nodes[p].Type != tar.TypeDir
-		if base.nodes[p] == nil && (m.match(p) || log) {
+		if base.nodes[p] != nil {
+			continue
+		}
+		folder := t.nodes[p].Type == tar.TypeDir
+		log := strings.HasPrefix(p, "/var/log/") && !folder
+		doc := strings.HasPrefix(p, "/usr/share/doc/") && !folder && path.Base(p) != "copyright"
+		if m.match(p) || log || doc {
 			delete(t.nodes, p)
 		}
 	}
