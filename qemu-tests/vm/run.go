@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 )
 
@@ -21,6 +22,7 @@ const settle = 90 * time.Second
 // machine turns itself off or ctx ends; then, or at once with UntilReady, it presses the power button and waits until the
 // machine is off. The time limit of the machine holds until the page answers.
 func Run(ctx context.Context, o RunOptions, out io.Writer) error {
+	out = &lockedWriter{w: out} // the console writes too
 	m := o.Machine
 	m.Forward = []int{http80}
 	limit := m.Limit
@@ -91,4 +93,16 @@ func powerDown(v *VM, out io.Writer) error {
 	_, cpu := v.Clock()
 	fmt.Fprintf(out, "The machine is off, after %.1f CPU seconds in all.\n", cpu.Seconds())
 	return nil
+}
+
+// lockedWriter is a writer for several goroutines.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
 }
