@@ -39,6 +39,22 @@ func ReadModule(dir string) (*ModuleSpec, error) {
 	return m, nil
 }
 
+// ReadTrees reads the named trees of a source folder, with the trees that they lie on. Its error is as that of Load.
+func ReadTrees(source string, names ...string) (map[string]*Tree, error) {
+	l := loader{source: source}
+	trees := map[string]*Tree{}
+	for _, n := range names {
+		l.tree(n, trees)
+	}
+	if len(l.faults) > 0 {
+		return nil, l.faults
+	}
+	if l.err != nil {
+		return nil, l.err
+	}
+	return trees, nil
+}
+
 // loader reads files of one source folder and gathers what is wrong with them.
 type loader struct {
 	source string

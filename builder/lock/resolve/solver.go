@@ -1,4 +1,4 @@
-package lock
+package resolve
 
 import (
 	"bufio"
@@ -15,6 +15,7 @@ import (
 
 	"allotment/builder/apt"
 	"allotment/builder/deb"
+	"allotment/builder/lock"
 	"allotment/image"
 	"allotment/internal/run"
 )
@@ -30,9 +31,9 @@ type solver struct {
 
 // wish is what a tree is to have.
 type wish struct {
-	packages []string  // wanted
-	without  []string  // taken as there, although they are not
-	present  []Package // there already
+	packages []string       // wanted
+	without  []string       // taken as there, although they are not
+	present  []lock.Package // there already
 }
 
 // configuration makes apt read nothing but our folder; %[1]s is the folder, %[2]s the architecture.
@@ -133,7 +134,7 @@ func writeStanza(w io.Writer, e apt.Entry, more ...string) {
 }
 
 // solve returns what has to be added for a wish, sorted by name.
-func (s *solver) solve(ctx context.Context, w wish) ([]Package, error) {
+func (s *solver) solve(ctx context.Context, w wish) ([]lock.Package, error) {
 	status, err := s.status(w)
 	if err != nil {
 		return nil, err
@@ -161,8 +162,8 @@ func (s *solver) solve(ctx context.Context, w wish) ([]Package, error) {
 
 // read finds the packages that apt-get --print-uris names: lines of 'URI' file size hash. Our URIs are of our hashes;
 // that of the line is of apt's choice.
-func (s *solver) read(out string) ([]Package, error) {
-	var packages []Package
+func (s *solver) read(out string) ([]lock.Package, error) {
+	var packages []lock.Package
 	for line := range strings.Lines(out) {
 		if !strings.HasPrefix(line, "'") {
 			continue
@@ -174,7 +175,7 @@ func (s *solver) read(out string) ([]Package, error) {
 		}
 		packages = append(packages, e.Package)
 	}
-	slices.SortFunc(packages, compare)
+	slices.SortFunc(packages, func(a, b lock.Package) int { return strings.Compare(a.Name, b.Name) })
 	return packages, nil
 }
 
