@@ -1,0 +1,217 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"allotment/image"
+	"allotment/image/disk/fat32"
+	"allotment/image/secureboot"
+	"allotment/image/verity"
+	"allotment/internal/progress"
+	"allotment/internal/run"
+)
+
+// Spec says what goes onto a disk image. Paths are of files on the host.
+type Spec struct {
+	Output   string // raw image to make; it appears when it is whole
+	Layout   Layout
+	Version  image.Version
+	RootHash verity.RootHash
+	Time     time.Time // of the files on the ESP
+
+	SystemdBoot string // signed
+	UKI         string // signed
+	Auth        map[secureboot.Variable][]byte
+
+	// For BIOS, where the architecture has it.
+	Kernel, Initrd, Cmdline string
+	GRUBModules             string // folder with boot.img and the modules of i386-pc
+
+	Root, Verity string
+	Layers       []string // in the order of Manifest.Layers
+
+	Tools    run.Runner // has grub-mkimage
+	Progress progress.Reporter
+}
+
+// Build makes a raw disk image.
+func Build(ctx context.Context, s Spec) error {
+	if err := build(ctx, s); err != nil {
+		return fmt.Errorf("cannot make disk image %q: %w", s.Output, err)
+	}
+	return nil
+}
+
+func build(ctx context.Context, s Spec) error {
+	files, err := espFiles(s)
+	if err != nil {
+		return err
+	}
+	if err := checkFit(s, files); err != nil {
+		return err
+	}
+	dir, err := filepath.Abs(filepath.Dir(s.Output))
+	if err != nil {
+		return err
+	}
+	work, err := os.MkdirTemp(dir, ".disk-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	f, err := os.OpenFile(filepath.Join(work, "raw"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(s.Layout.Size); err != nil {
+		return err
+	}
+	if err := fill(ctx, s, f, files, work); err != nil {
+		return err
+	}
+	return publish(f, s.Output)
+}
+
+// fill writes all parts into f, which holds zeros.
+func fill(ctx context.Context, s Spec, f *os.File, files []fat32.File, work string) error {
+	if err := writeGPT(f, s.Layout.Size, withGUIDs(s.Layout.Partitions, s.RootHash), derivedGUID(s.RootHash, "disk")); err != nil {
+		return err
+	}
+	if s.Layout.Arch.BootsBIOS() {
+		if err := addGRUB(ctx, s, f, work); err != nil {
+			return err
+		}
+	}
+	esp := s.Layout.Partition(ESP)
+	if err := fat32.Write(io.NewOffsetWriter(f, esp.Start), esp.Size, files, fatOptions(s)); err != nil {
+		return err
+	}
+	return copyParts(ctx, s, f)
+}
+
+func addGRUB(ctx context.Context, s Spec, f *os.File, work string) error {
+	boot, err := os.ReadFile(filepath.Join(s.GRUBModules, "boot.img"))
+	if err != nil {
+		return err
+	}
+	const espIndex = 2 // behind the BIOS boot partition
+	core, err := makeGRUBCore(ctx, s.Tools, s.GRUBModules, espIndex, work)
+	if err != nil {
+		return err
+	}
+	return installGRUB(f, boot, core, s.Layout.Partition(BIOS))
+}
+
+// copyParts copies root, verity and seed into their partitions.
+func copyParts(ctx context.Context, s Spec, f *os.File) (err error) {
+	type part struct {
+		source string
+		at     int64
+	}
+	parts := []part{{s.Root, s.Layout.Partition(RootA).Start}, {s.Verity, s.Layout.Partition(VerityA).Start}}
+	at := s.Layout.Partition(State).Start + s.Layout.Seed.Offset
+	total := int64(0)
+	for _, layer := range s.Layers {
+		size, err := fileSize(layer)
+		if err != nil {
+			return err
+		}
+		parts = append(parts, part{layer, at})
+		at += size
+		total += size
+	}
+	if total != s.Layout.Seed.Size {
+		return fmt.Errorf("layers have %d bytes, layout is for %d", total, s.Layout.Seed.Size)
+	}
+	step := s.Progress.Step("fill the partitions", 0)
+	defer func() { step.Done(err) }()
+	for _, p := range parts {
+		if err := copySparse(ctx, f, p.at, p.source, step); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copySparse copies a file to offset at of w; blocks of zeros are left out, since w holds zeros.
+func copySparse(ctx context.Context, w io.WriterAt, at int64, source string, step progress.Step) error {
+	src, err := os.Open(source)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	buf, zeros := make([]byte, mib), make([]byte, mib)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(src, buf)
+		if !bytes.Equal(buf[:n], zeros[:n]) {
+			if _, err := w.WriteAt(buf[:n], at); err != nil {
+				return fmt.Errorf("cannot copy %q: %w", source, err)
+			}
+		}
+		at += int64(n)
+		step.Add(int64(n))
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("cannot copy %q: %w", source, err)
+		}
+	}
+}
+
+// checkFit refuses what does not fit before anything is written.
+func checkFit(s Spec, files []fat32.File) error {
+	if err := checkESP(files, s.Layout.Partition(ESP).Size); err != nil {
+		return err
+	}
+	for _, p := range []struct{ name, key, source string }{
+		{RootA, "root", s.Root}, {VerityA, "verity", s.Verity},
+	} {
+		size, err := fileSize(p.source)
+		if err != nil {
+			return err
+		}
+		if room := s.Layout.Partition(p.name).Size; size > room {
+			return fmt.Errorf("cannot fit %d MiB into partition %s of %d MiB; enlarge disk.%s in the profile",
+				roundUp(size, mib)/mib, p.name, room/mib, p.key)
+		}
+	}
+	return nil
+}
+
+func fileSize(path string) (int64, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+// publish makes the written file durable and gives it its name.
+func publish(f *os.File, path string) error {
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}

@@ -1,0 +1,115 @@
+package disk
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"allotment/image"
+	"allotment/internal/run"
+)
+
+// grubModules are the GRUB modules in core.img; it loads nothing else from the disk.
+var grubModules = []string{
+	"biosdisk", "part_gpt", "fat", "normal", "configfile", "linux", "echo", "test", "hashsum", "gcry_sha256", "sleep",
+	"reboot", "serial", "terminal", "loadenv",
+}
+
+// grubEarlyConfig is what core.img runs: the configuration on the ESP of the disk that it was started from (prefix).
+// GRUB's prompt, where it would wait for ever, is never reached.
+const grubEarlyConfig = `configfile $prefix/grub.cfg
+echo BOOT-FAIL stage=grub reason=no-configuration
+sleep 10
+reboot
+`
+
+// grubConfig is GRUB's configuration on the ESP. It is shaped for two slots: "slot" will come from an environment block.
+// GRUB checks no signature; the hashes only show a damaged disk before the kernel does.
+func grubConfig(v image.Version, cmdline string) (string, error) {
+	if strings.ContainsAny(cmdline, "'\n") {
+		return "", fmt.Errorf("cannot write GRUB configuration: command line %q has a quote or line break", cmdline)
+	}
+	return fmt.Sprintf(`# Made by allot; see docs/formats/esp.md.
+if serial --unit=0 --speed=115200; then
+  terminal_input console serial
+  terminal_output console serial
+fi
+
+function fail {
+  echo "BOOT-FAIL stage=grub reason=$1"
+  echo "Starting again in 10 seconds."
+  sleep 10
+  reboot
+}
+
+set slot=a
+if [ "$slot" = a ]; then
+  set version=%s
+  set arguments='%s'
+fi
+
+set folder=$prefix/$version
+if hashsum --hash sha256 --check $folder/SHA256SUMS --prefix $folder; then
+  if linux $folder/vmlinuz $arguments; then
+    if initrd $folder/initrd; then
+      boot
+    fi
+  fi
+  fail kernel-does-not-start
+fi
+fail damaged-boot-files
+`, v, cmdline), nil
+}
+
+// makeGRUBCore runs grub-mkimage and returns core.img, which finds the ESP as partition number espIndex of its own disk.
+func makeGRUBCore(ctx context.Context, r run.Runner, modules string, espIndex int, work string) ([]byte, error) {
+	config, core := filepath.Join(work, "early.cfg"), filepath.Join(work, "core.img")
+	if err := os.WriteFile(config, []byte(grubEarlyConfig), 0o644); err != nil {
+		return nil, err
+	}
+	args := []string{
+		"--format=i386-pc", "--directory=" + modules, "--config=" + config, "--output=" + core,
+		fmt.Sprintf("--prefix=(,gpt%d)/%s", espIndex, grubFolder),
+	}
+	if err := r.Run(ctx, run.Command{Name: "grub-mkimage", Args: append(args, grubModules...)}); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(core)
+}
+
+// installGRUB puts boot.img into the first sector, in front of the protective MBR's entries, and core.img into the BIOS
+// boot partition, as grub-bios-setup does. Where the next stage lies is patched into both (GRUB's
+// include/grub/i386/pc/boot.h and grub-core/boot/i386/pc/diskboot.S).
+func installGRUB(w io.WriterAt, boot, core []byte, bios Partition) error {
+	const (
+		bootCode       = 440 // bytes before disk signature and partition entries
+		kernelSector   = 0x5c
+		driveCheck     = 0x66
+		blockList      = 0x1f4 // of core.img's first sector: start, length and segment of the rest
+		segmentOfRest  = 0x820
+		maxCoreSectors = 1<<16 - 1
+	)
+	core = append(core, make([]byte, -len(core)&(sectorSize-1))...)
+	sectors := len(core)/sectorSize - 1
+	if len(boot) != sectorSize || sectors < 1 || sectors > maxCoreSectors || int64(len(core)) > bios.Size {
+		return fmt.Errorf("cannot install GRUB: boot.img has %d bytes and core.img %d, want 512 and at most %d",
+			len(boot), len(core), bios.Size)
+	}
+	lba := uint64(bios.Start / sectorSize)
+	binary.LittleEndian.PutUint64(boot[kernelSector:], lba)
+	boot[driveCheck], boot[driveCheck+1] = 0x90, 0x90 // no operation: believe the BIOS which drive it started from
+	binary.LittleEndian.PutUint64(core[blockList:], lba+1)
+	binary.LittleEndian.PutUint16(core[blockList+8:], uint16(sectors))
+	binary.LittleEndian.PutUint16(core[blockList+10:], segmentOfRest)
+	if _, err := w.WriteAt(boot[:bootCode], 0); err != nil {
+		return fmt.Errorf("cannot install GRUB: %w", err)
+	}
+	if _, err := w.WriteAt(core, bios.Start); err != nil {
+		return fmt.Errorf("cannot install GRUB: %w", err)
+	}
+	return nil
+}
