@@ -13,11 +13,10 @@ import (
 	"allotment/image/disk/fat32"
 	"allotment/image/secureboot"
 	"allotment/image/verity"
-	"allotment/internal/progress"
 	"allotment/internal/run"
 )
 
-// Spec says what goes onto a disk image. Paths are of files on the host.
+// Spec says what goes onto a disk image.
 type Spec struct {
 	Output   string // raw image to make; it appears when it is whole
 	Layout   Layout
@@ -25,19 +24,20 @@ type Spec struct {
 	RootHash verity.RootHash
 	Time     time.Time // of the files on the ESP
 
-	SystemdBoot string // signed
-	UKI         string // signed
+	SystemdBoot []byte // signed
+	UKI         []byte // signed
 	Auth        map[secureboot.Variable][]byte
 
 	// For BIOS, where the architecture has it.
-	Kernel, Initrd, Cmdline string
-	GRUBModules             string // folder with boot.img and the modules of i386-pc
+	Kernel, Initrd []byte
+	Cmdline        string
+	GRUBModules    string // folder with boot.img and the modules of i386-pc
 
-	Root, Verity string
-	Layers       []string // in the order of Manifest.Layers
+	Root, Verity string   // files
+	Layers       []string // files in the order of Manifest.Layers
 
-	Tools    run.Runner // has grub-mkimage
-	Progress progress.Reporter
+	Tools run.Runner        // has grub-mkimage
+	Wrote func(bytes int64) // told as root, verity and layers are copied; may be nil
 }
 
 // Build makes a raw disk image.
@@ -110,7 +110,7 @@ func addGRUB(ctx context.Context, s Spec, f *os.File, work string) error {
 }
 
 // copyParts copies root, verity and seed into their partitions.
-func copyParts(ctx context.Context, s Spec, f *os.File) (err error) {
+func copyParts(ctx context.Context, s Spec, f *os.File) error {
 	type part struct {
 		source string
 		at     int64
@@ -130,10 +130,8 @@ func copyParts(ctx context.Context, s Spec, f *os.File) (err error) {
 	if total != s.Layout.Seed.Size {
 		return fmt.Errorf("layers have %d bytes, layout is for %d", total, s.Layout.Seed.Size)
 	}
-	step := s.Progress.Step("fill the partitions", 0)
-	defer func() { step.Done(err) }()
 	for _, p := range parts {
-		if err := copySparse(ctx, f, p.at, p.source, step); err != nil {
+		if err := copySparse(ctx, f, p.at, p.source, s.Wrote); err != nil {
 			return err
 		}
 	}
@@ -141,7 +139,7 @@ func copyParts(ctx context.Context, s Spec, f *os.File) (err error) {
 }
 
 // copySparse copies a file to offset at of w; blocks of zeros are left out, since w holds zeros.
-func copySparse(ctx context.Context, w io.WriterAt, at int64, source string, step progress.Step) error {
+func copySparse(ctx context.Context, w io.WriterAt, at int64, source string, wrote func(int64)) error {
 	src, err := os.Open(source)
 	if err != nil {
 		return err
@@ -159,7 +157,9 @@ func copySparse(ctx context.Context, w io.WriterAt, at int64, source string, ste
 			}
 		}
 		at += int64(n)
-		step.Add(int64(n))
+		if wrote != nil {
+			wrote(int64(n))
+		}
 		if err == io.EOF || err == io.ErrUnexpectedEOF {
 			return nil
 		}

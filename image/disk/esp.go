@@ -3,8 +3,6 @@ package disk
 import (
 	"crypto/sha256"
 	"fmt"
-	"os"
-	"strings"
 	"time"
 
 	"allotment/image"
@@ -44,53 +42,34 @@ secure-boot-enroll manual
 
 // espFiles are the files of the EFI system partition.
 func espFiles(s Spec) ([]fat32.File, error) {
-	var files []fat32.File
-	for _, f := range []struct{ path, source string }{
-		{BootPath(s.Layout.Arch), s.SystemdBoot},
-		{UKIPath(s.Version), s.UKI},
-	} {
-		data, err := os.ReadFile(f.source)
-		if err != nil {
-			return nil, fmt.Errorf("cannot put %s on the ESP: %w", f.path, err)
-		}
-		files = append(files, fat32.File{Path: f.path, Data: data})
+	files := []fat32.File{
+		{Path: BootPath(s.Layout.Arch), Data: s.SystemdBoot},
+		{Path: UKIPath(s.Version), Data: s.UKI},
+		{Path: loaderConfPath, Data: []byte(loaderConf)},
 	}
-	files = append(files, fat32.File{Path: loaderConfPath, Data: []byte(loaderConf)})
 	for _, v := range secureboot.Variables {
 		if auth := s.Auth[v]; auth != nil {
 			files = append(files, fat32.File{Path: AuthPath(v), Data: auth})
 		}
 	}
-	if s.Layout.Arch.BootsBIOS() {
-		more, err := grubFiles(s)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, more...)
-	}
-	return files, nil
-}
-
-// grubFiles are the kernel and initrd for GRUB, their hashes, and GRUB's configuration.
-func grubFiles(s Spec) ([]fat32.File, error) {
-	var files []fat32.File
-	var sums strings.Builder
-	for _, f := range []struct{ name, source string }{{"vmlinuz", s.Kernel}, {"initrd", s.Initrd}} {
-		data, err := os.ReadFile(f.source)
-		if err != nil {
-			return nil, fmt.Errorf("cannot put %s on the ESP: %w", f.name, err)
-		}
-		fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(data), f.name)
-		files = append(files, fat32.File{Path: GRUBPath(s.Version, f.name), Data: data})
+	if !s.Layout.Arch.BootsBIOS() {
+		return files, nil
 	}
 	config, err := grubConfig(s.Version, s.Cmdline)
 	if err != nil {
 		return nil, err
 	}
 	return append(files,
-		fat32.File{Path: GRUBPath(s.Version, "SHA256SUMS"), Data: []byte(sums.String())},
+		fat32.File{Path: GRUBPath(s.Version, "vmlinuz"), Data: s.Kernel},
+		fat32.File{Path: GRUBPath(s.Version, "initrd"), Data: s.Initrd},
+		fat32.File{Path: GRUBPath(s.Version, "SHA256SUMS"), Data: grubSums(s.Kernel, s.Initrd)},
 		fat32.File{Path: grubConfigPath, Data: []byte(config)},
 	), nil
+}
+
+// grubSums are the hashes that GRUB checks, in the form of sha256sum.
+func grubSums(kernel, initrd []byte) []byte {
+	return fmt.Appendf(nil, "%x  vmlinuz\n%x  initrd\n", sha256.Sum256(kernel), sha256.Sum256(initrd))
 }
 
 // checkESP refuses files that leave no room for the next update: the partition must take the boot files of two releases,

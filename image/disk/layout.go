@@ -83,10 +83,9 @@ func NewLayout(arch image.Arch, sizes Sizes, layers []int64) (Layout, error) {
 	if err != nil {
 		return Layout{}, err
 	}
-	if sizes, err = withDefaults(sizes, seed.Size); err != nil {
+	if sizes, err = withDefaults(sizes, seed); err != nil {
 		return Layout{}, err
 	}
-	seed.Offset = (sizes.State - seed.Size) / mib * mib
 	l := Layout{Arch: arch, Seed: seed}
 	if arch.BootsBIOS() {
 		l.Partitions = append(l.Partitions, Partition{Name: BIOS, Type: typeBIOS, Size: biosSize})
@@ -117,11 +116,16 @@ func newSeed(layers []int64) (image.Seed, error) {
 		}
 		seed.Size += size
 	}
+	seed.Offset = SeedOffset(seed.Size)
 	return seed, nil
 }
 
+// SeedOffset is where in the state partition a seed of the given size lies, in bytes: behind room for the first boot's
+// file system, which takes a copy of the seed and what is written until the partition has grown to the disk.
+func SeedOffset(seedSize int64) int64 { return roundUp(seedSize+stateRoom, mib) }
+
 // withDefaults fills in the sizes that are zero and refuses those that cannot work, all at once.
-func withDefaults(s Sizes, seed int64) (Sizes, error) {
+func withDefaults(s Sizes, seed image.Seed) (Sizes, error) {
 	var errs []error
 	for _, f := range []struct {
 		name string
@@ -145,7 +149,7 @@ func withDefaults(s Sizes, seed int64) (Sizes, error) {
 		errs = append(errs, fmt.Errorf("cannot make partition verity of %d MiB: the hash tree of a full root slot has %d MiB",
 			s.Verity/mib, roundUp(need, mib)/mib))
 	}
-	s.State = roundUp(max(s.State, 2*seed+stateRoom), stateStep)
+	s.State = roundUp(max(s.State, seed.Offset+seed.Size), stateStep)
 	return s, errors.Join(errs...)
 }
 
