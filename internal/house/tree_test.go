@@ -43,7 +43,7 @@ func readTree(t *testing.T, files fs.FS) *tree {
 			return err
 		}
 		switch base := path.Base(name); {
-		case e.IsDir() && (base == "testdata" || base == ".git" || name == "out" || name == "keys" || name == "bin"):
+		case e.IsDir() && skipped(name, base):
 			return fs.SkipDir
 		case strings.HasSuffix(name, ".go"):
 			return tr.readSource(name)
@@ -56,6 +56,17 @@ func readTree(t *testing.T, files fs.FS) *tree {
 		t.Fatal(err)
 	}
 	return tr
+}
+
+// skipped tells which folders go itself passes over, and which git ignores.
+func skipped(name, base string) bool {
+	switch name {
+	case ".":
+		return false
+	case "out", "keys", "bin":
+		return true
+	}
+	return base == "testdata" || base[0] == '.' || base[0] == '_'
 }
 
 func (tr *tree) readSource(name string) error {

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"allotment/internal/run"
+)
+
+// cost is what a piece of work took.
+type cost struct {
+	wall, cpu time.Duration // cpu of all processes, user and system
+}
+
+// builds is what it takes to make a system, and how large it is.
+type builds struct {
+	cold, changed, again cost   // from nothing; after a change of one file of a module; after none
+	disk                 string // raw image
+	size, download       int64  // bytes that the raw image really holds, and of the compressed one
+}
+
+// timed runs f and measures it. Only one may run at a time, as the CPU time is that of all children.
+func timed(f func() error) (cost, error) {
+	before, start := childrenCPU(), time.Now()
+	err := f()
+	return cost{wall: time.Since(start), cpu: childrenCPU() - before}, err
+}
+
+// childrenCPU is the CPU time of all processes that this one has started and waited for, and of theirs.
+func childrenCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+		panic(fmt.Sprintf("bench: getrusage: %v", err)) // it has no way to fail but a wrong argument
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// buildOurs builds the profile in a clone of the last commit with an empty cache, and again after changing one file.
+func (b *bench) buildOurs(ctx context.Context) (builds, error) {
+	var r builds
+	source, allot := filepath.Join(b.dir, "source"), filepath.Join(b.dir, "allot")
+	if err := command(ctx, "git", "clone", "--quiet", ".", source); err != nil {
+		return r, err
+	}
+	if err := command(ctx, "go", "build", "-C", source, "-o", allot, "./cmd/allot"); err != nil {
+		return r, err
+	}
+	out := filepath.Join(b.dir, "out")
+	build := func(name string) (cost, error) {
+		step := b.progress.Step("build "+name, 0)
+		c, err := timed(func() error {
+			return command(ctx, allot, "build", b.profile, "--quiet", "--arch", "amd64", "--source", source, "--keys", b.keys,
+				"--cache", filepath.Join(b.dir, "cache"), "--out", out)
+		})
+		step.Done(err)
+		return c, err
+	}
+	var err error
+	if r.cold, err = build("from nothing"); err != nil {
+		return r, err
+	}
+	if r.again, err = build("with nothing changed"); err != nil {
+		return r, err
+	}
+	if err = changeModule(source); err != nil {
+		return r, err
+	}
+	if r.changed, err = build("with one file of a module changed"); err != nil {
+		return r, err
+	}
+	return r, b.unpackOurs(ctx, out, &r)
+}
+
+// changeModule adds a line to the page of the web module.
+func changeModule(source string) error {
+	f, err := os.OpenFile(pageOf(source), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString("<!-- changed by bench -->\n")
+	return errFirst(err, f.Close())
+}
+
+// pageOf is the file with the page that both systems serve.
+func pageOf(source string) string { return filepath.Join(source, "modules/web/index.html") }
+
+// unpackOurs finds the compressed image among the outputs and unpacks it.
+func (b *bench) unpackOurs(ctx context.Context, out string, r *builds) error {
+	found, err := filepath.Glob(filepath.Join(out, "*.raw.zst"))
+	if err != nil {
+		return err
+	}
+	if len(found) != 1 {
+		return fmt.Errorf("cannot find the one raw.zst in %q: there are %d", out, len(found))
+	}
+	r.disk = filepath.Join(b.dir, "ours.raw")
+	if err := b.tools.Run(ctx, run.Command{Name: "zstd", Args: []string{"--quiet", "-d", found[0], "-o", r.disk}}); err != nil {
+		return err
+	}
+	return r.measure(found[0])
+}
+
+// measure notes the sizes of the image.
+func (r *builds) measure(compressed string) error {
+	c, err := os.Stat(compressed)
+	if err != nil {
+		return err
+	}
+	d, err := os.Stat(r.disk)
+	if err != nil {
+		return err
+	}
+	r.download, r.size = c.Size(), d.Sys().(*syscall.Stat_t).Blocks*512
+	return nil
+}
+
+//go:embed peer.sh
+var peerScript string
+
+// The archives that the peer is installed from; ours come from the same by default.
+const (
+	mirror         = "http://deb.debian.org/debian"
+	securityMirror = "http://deb.debian.org/debian-security"
+)
+
+// buildPeer builds the Debian that we are measured against.
+func (b *bench) buildPeer(ctx context.Context) (builds, error) {
+	dir := filepath.Join(b.dir, "peer")
+	r := builds{disk: filepath.Join(dir, "peer.raw")}
+	if os.Geteuid() != 0 {
+		return r, fmt.Errorf("cannot build the Debian to compare with: mmdebstrap needs root; run make bench as root")
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return r, err
+	}
+	page, err := os.ReadFile(pageOf("."))
+	if err != nil {
+		return r, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "index.html"), page, 0o644); err != nil {
+		return r, err
+	}
+	step := b.progress.Step("build debian from nothing", 0)
+	r.cold, err = timed(func() error {
+		return b.tools.With("/dev", "/sys").Run(ctx, run.Command{
+			Name: "sh", Args: []string{"-s", dir, mirror, securityMirror}, Stdin: strings.NewReader(peerScript)})
+	})
+	step.Done(err)
+	if err != nil {
+		return r, err
+	}
+	return r, r.measure(r.disk + ".zst")
+}
+
+// command runs a program of the host.
+func command(ctx context.Context, name string, args ...string) error {
+	return run.Host{}.Run(ctx, run.Command{Name: name, Args: args})
+}
+
+// errFirst is the first error of some.
+func errFirst(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
