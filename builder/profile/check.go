@@ -34,16 +34,23 @@ func (d *document) format(n int) {
 // filled checks that a text is there and is one line.
 func (d *document) filled(key, s string) {
 	if strings.TrimSpace(s) == "" {
-		d.fault(key, "", "%s is missing or empty", last(key))
+		d.missing(key, "")
 	} else if strings.ContainsAny(s, "\n\r\x00") {
 		d.fault(key, "write it on one line", "%s has a line break", last(key))
 	}
 }
 
+// missing notes that a key is not there, or empty.
+func (d *document) missing(key, remedy string) { d.fault(key, remedy, "%s is missing or empty", key) }
+
 // name checks a name against a form.
 func (d *document) name(key, s string, form *regexp.Regexp) bool {
 	if form.MatchString(s) {
 		return true
+	}
+	if s == "" {
+		d.missing(key, "want "+forms[form])
+		return false
 	}
 	d.fault(key, "", "%s %q is not usable: want %s", last(key), s, forms[form])
 	return false
@@ -58,7 +65,9 @@ var forms = map[*regexp.Regexp]string{
 
 // choice checks that a word is one of those allowed.
 func (d *document) choice(key, s string, allowed ...string) {
-	if !slices.Contains(allowed, s) {
+	if s == "" {
+		d.missing(key, oneOf(s, allowed))
+	} else if !slices.Contains(allowed, s) {
 		d.fault(key, oneOf(s, allowed), "%s is %q", last(key), s)
 	}
 }

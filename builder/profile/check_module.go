@@ -112,7 +112,7 @@ func (c *moduleCheck) services() {
 		c.d.name(key+".name", s.Name, nameForm)
 		names.add(c.d, key+".name", s.Name)
 		if len(s.Command) == 0 {
-			c.d.fault(key+".command", `write, for instance, command = ["/usr/sbin/nginx", "-e", "stderr"]`, "the command is missing or empty")
+			c.d.missing(key+".command", `write, for instance, command = ["/usr/sbin/nginx", "-e", "stderr"]`)
 		} else {
 			c.d.path(key+".command[0]", s.Command[0])
 		}
@@ -151,7 +151,7 @@ func (c *moduleCheck) tmpfs(key, p string) {
 		return
 	}
 	for _, v := range c.m.Volumes {
-		if p == v.Path || inside(v.Path, p) {
+		if p == v.Path || inside(v.Path, p) && path.Clean(v.Path) == v.Path {
 			c.d.fault(key, "", "tmpfs %q hides volume %q at %q", p, v.Name, v.Path)
 		}
 	}

@@ -29,7 +29,7 @@ func checkProfile(d *document, p *Profile) {
 	}
 	d.choice("channel", p.Channel, "stable", "candidate")
 	if len(p.Archs) == 0 {
-		d.fault("arch", oneOf("", archs), "arch is missing or empty")
+		d.missing("arch", oneOf("", archs))
 	}
 	for i, a := range p.Archs {
 		d.choice(item("arch", i), string(a), archs...)
@@ -37,7 +37,7 @@ func checkProfile(d *document, p *Profile) {
 	unique(d, "arch", p.Archs)
 	unique(d, "modules", p.ModuleNames)
 	if len(p.Outputs) == 0 {
-		d.fault("outputs", oneOf("", outputs), "outputs is missing or empty")
+		d.missing("outputs", oneOf("", outputs))
 	}
 	for i, o := range p.Outputs {
 		d.choice(item("outputs", i), o, outputs...)

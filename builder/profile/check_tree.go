@@ -1,7 +1,6 @@
 package profile
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -75,37 +74,43 @@ func checkPackages(d *document, at func(string) string, t *Tree) {
 // checkAccounts checks the users and groups that a tree declares, also against those below it.
 func checkAccounts(d *document, at func(string) string, t *Tree, a Accounts, known bool) {
 	for i, u := range t.Users {
-		key := item(at("user"), i)
-		d.name(join(key, "name"), u.Name, accountForm)
-		d.number(join(key, "uid"), u.UID, 0, maxUser(u.Name))
-		for _, x := range a.Users {
-			if x.Name != u.Name && x.UID == u.UID {
-				d.fault(join(key, "uid"), "give it another one", "user %q has id %d too", x.Name, u.UID)
-			}
-		}
-		if count(a.Users, func(x User) bool { return x.Name == u.Name }) > 1 {
-			d.fault(join(key, "name"), "", "user %q is declared twice, here or in a tree below", u.Name)
-		}
-		if _, ok := a.GID(u.Group); u.Group != "" && !ok && known {
-			d.fault(join(key, "group"), oneOf(u.Group, groupNames(a)), "no group %q", u.Group)
-		}
-		for j, g := range u.Groups {
-			if _, ok := a.GID(g); !ok && known {
-				d.fault(item(join(key, "groups"), j), oneOf(g, groupNames(a)), "no group %q", g)
-			}
-		}
-		for k, p := range map[string]string{"home": u.Home, "shell": u.Shell} {
-			if p != "" && p != "/" {
-				d.path(join(key, k), p)
-			}
-		}
-		checkGroup(d, join(key, "uid"), Group{u.Name, u.UID}, a, u.Group == "")
+		checkUser(d, item(at("user"), i), u, a, known)
 	}
 	for i, g := range t.Groups {
 		key := item(at("group"), i)
 		d.name(join(key, "name"), g.Name, accountForm)
 		d.number(join(key, "gid"), g.GID, 0, maxUser(g.Name))
-		checkGroup(d, join(key, "gid"), g, a, true)
+		checkGroup(d, join(key, "gid"), g, a)
+	}
+}
+
+func checkUser(d *document, key string, u User, a Accounts, known bool) {
+	before := len(d.faults)
+	d.name(join(key, "name"), u.Name, accountForm)
+	d.number(join(key, "uid"), u.UID, 0, maxUser(u.Name))
+	for _, x := range a.Users {
+		if x.Name != u.Name && x.UID == u.UID {
+			d.fault(join(key, "uid"), "give it another one", "user %q has id %d too", x.Name, u.UID)
+		}
+	}
+	if count(a.Users, func(x User) bool { return x.Name == u.Name }) > 1 {
+		d.fault(join(key, "name"), "", "user %q is declared twice, here or in a tree below", u.Name)
+	}
+	if u.Group == "" && len(d.faults) == before { // else the same would be said twice
+		checkGroup(d, join(key, "uid"), Group{u.Name, u.UID}, a)
+	}
+	if _, ok := a.GID(u.Group); u.Group != "" && !ok && known {
+		d.fault(join(key, "group"), oneOf(u.Group, groupNames(a)), "no group %q", u.Group)
+	}
+	for j, g := range u.Groups {
+		if _, ok := a.GID(g); !ok && known {
+			d.fault(item(join(key, "groups"), j), oneOf(g, groupNames(a)), "no group %q", g)
+		}
+	}
+	for k, p := range map[string]string{"home": u.Home, "shell": u.Shell} {
+		if p != "" && p != "/" {
+			d.path(join(key, k), p)
+		}
 	}
 }
 
@@ -118,10 +123,7 @@ func maxUser(name string) int {
 }
 
 // checkGroup checks that a group that is declared, as such or for a user, shares neither name nor id with another one.
-func checkGroup(d *document, key string, g Group, a Accounts, declared bool) {
-	if !declared {
-		return
-	}
+func checkGroup(d *document, key string, g Group, a Accounts) {
 	for _, x := range a.Groups {
 		if x.Name != g.Name && x.GID == g.GID {
 			d.fault(key, "give it another one", "group %q has id %d too", x.Name, g.GID)
@@ -176,8 +178,13 @@ func (c *treeCheck) entry(key, path, mode, owner string) {
 		c.d.name(join(key, "mode"), mode, octalForm)
 	}
 	if _, _, ok := c.accounts.Owner(owner); !ok && c.known {
-		remedy := fmt.Sprintf("want user:group; users: %s; groups: %s",
-			strings.Join(userNames(c.accounts), ", "), strings.Join(groupNames(c.accounts), ", "))
+		user, group, _ := strings.Cut(owner, ":")
+		remedy := "want user:group"
+		if _, ok := c.accounts.User(user); !ok {
+			remedy = "want user:group; " + oneOf(user, userNames(c.accounts))
+		} else if group != "" {
+			remedy = "want user:group; " + oneOf(group, groupNames(c.accounts))
+		}
 		c.d.fault(join(key, "owner"), remedy, "owner %q is not known", owner)
 	}
 }
@@ -191,8 +198,7 @@ func (c *treeCheck) content(key string, f File) {
 		}
 	}
 	if len(from) != 1 {
-		c.d.fault(key, "give just one of content, source and copy", "file %q has %d sources of its content %s", f.Path, len(from),
-			strings.Join(from, ", "))
+		c.d.fault(key, "give just one of content, source and copy", "file %q takes its content from %d places", f.Path, len(from))
 		return
 	}
 	switch from[0] {

@@ -2,6 +2,7 @@ package profile
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"reflect"
@@ -38,18 +39,17 @@ func decode(file string, text []byte, v any) (*document, bool) {
 	var wrong *toml.DecodeError
 	switch {
 	case err == nil:
-		return d, true
+		return d, d.texts(reflect.TypeOf(v))
 	case errors.As(err, &strict):
 		for i := range strict.Errors {
 			d.unknown(&strict.Errors[i], reflect.TypeOf(v))
 		}
-		return d, true
+		return d, d.texts(reflect.TypeOf(v))
 	case errors.As(err, &wrong):
 		line, col := wrong.Position()
 		d.add(line, col, 0, plain(wrong.Error()), "")
-	default: // a type's own UnmarshalText, which go-toml gives no place
-		key, kind := d.notText(reflect.TypeOf(v))
-		d.fault(key, "write it in quotes", "wrong type: want a string, not %s", kindName(strings.ToLower(kind.String())))
+	case d.texts(reflect.TypeOf(v)):
+		d.add(1, 1, 0, err.Error(), "")
 	}
 	return d, false
 }
@@ -163,9 +163,11 @@ func (d *document) add(line, col, width int, message, remedy string) {
 
 var word = regexp.MustCompile(`^[A-Za-z0-9_-]*`)
 
-// sorted returns the faults by line.
+// sorted returns the faults by their place.
 func (d *document) sorted() Faults {
-	slices.SortStableFunc(d.faults, func(a, b *Fault) int { return a.Line - b.Line })
+	slices.SortFunc(d.faults, func(a, b *Fault) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.Message, b.Message))
+	})
 	return d.faults
 }
 
@@ -224,19 +226,18 @@ func tagName(f reflect.StructField) string {
 	return name
 }
 
-// notText finds the first key that wants a string and has something else.
-func (d *document) notText(t reflect.Type) (string, unstable.Kind) {
-	first, at := "", span{}
+// texts notes the keys that want a string and have something else. For types with an UnmarshalText of their own, such as
+// image.Version, go-toml takes numbers too, or complains without a place. It reports whether there are none.
+func (d *document) texts(t reflect.Type) bool {
+	ok := true
 	for name, s := range d.spans {
 		f := typeAt(t, strings.Split(index.ReplaceAllString(name, ""), "."))
-		if f == nil || f.Kind() != reflect.String || s.kind == unstable.String || s.kind == unstable.Array {
-			continue
-		}
-		if first == "" || s.key.Offset < at.key.Offset {
-			first, at = name, s
+		if f != nil && f.Kind() == reflect.String && s.kind != unstable.String && s.kind != unstable.Array {
+			d.fault(name, "write it in quotes", "wrong type: want a string, not %s", kindName(strings.ToLower(s.kind.String())))
+			ok = false
 		}
 	}
-	return first, at.kind
+	return ok
 }
 
 var (

@@ -14,7 +14,7 @@ import (
 // Load reads the profile at path with every tree and module that it needs, from the source folder that holds the folder
 // of the profile: trees/*.toml and modules/NAME/module.toml. Its error is a Faults with all that is wrong.
 func Load(path string) (*Profile, error) {
-	l := loader{source: filepath.Join(filepath.Dir(path), "..")}
+	l := loader{source: filepath.Join(filepath.Dir(path), ".."), reading: map[string]bool{}}
 	p := l.profile(path)
 	if len(l.faults) > 0 {
 		return nil, l.faults
@@ -28,7 +28,7 @@ func Load(path string) (*Profile, error) {
 // ReadModule reads dir/module.toml and what it is built on, in the source folder two levels above. Its error is as that
 // of Load.
 func ReadModule(dir string) (*ModuleSpec, error) {
-	l := loader{source: filepath.Join(dir, "..", "..")}
+	l := loader{source: filepath.Join(dir, "..", ".."), reading: map[string]bool{}}
 	m := l.module(filepath.Join(dir, "module.toml"), map[string]*Tree{})
 	if len(l.faults) > 0 {
 		return nil, l.faults
@@ -57,9 +57,10 @@ func ReadTrees(source string, names ...string) (map[string]*Tree, error) {
 
 // loader reads files of one source folder and gathers what is wrong with them.
 type loader struct {
-	source string
-	faults Faults
-	err    error // the first file that could not be read
+	source  string
+	reading map[string]bool // trees under way, to find those that lie on themselves
+	faults  Faults
+	err     error // the first file that could not be read
 }
 
 // done keeps a document's faults and tells whether there were none.
@@ -143,7 +144,9 @@ func (l *loader) tree(name string, trees map[string]*Tree) *Tree {
 	if t, ok := trees[name]; ok {
 		return t
 	}
-	trees[name] = nil // being read: a tree that is below itself finds this
+	trees[name] = nil // until it is known to be good
+	l.reading[name] = true
+	defer delete(l.reading, name)
 	path := filepath.Join(l.source, "trees", name+".toml")
 	text, ok := l.read(path)
 	if !ok {
@@ -173,11 +176,11 @@ func (l *loader) base(d *document, prefix string, t *Tree, trees map[string]*Tre
 		d.fault(key, oneOf(t.Base, names), "no tree %q", t.Base)
 		return Accounts{}, false
 	}
-	if b, ok := trees[t.Base]; ok && b == nil {
-		d.fault(key, "a tree must not lie on itself, nor on one that lies on it", "tree %q is not usable", t.Base)
+	if l.reading[t.Base] {
+		d.fault(key, "", "a tree must not lie on itself, nor on one that lies on it")
 		return Accounts{}, false
 	}
-	if l.tree(t.Base, trees) == nil {
+	if l.tree(t.Base, trees) == nil { // which has faults of its own, and they are told
 		return Accounts{}, false
 	}
 	below, err := AccountsOf(t.Base, trees)
