@@ -63,7 +63,9 @@ neither free nor page cache, as the guest tells by the virtio balloon, 20 s afte
 
 func (r report) rows() []row {
 	o, p := r.ours.builds, r.peer.builds
-	median := func(f func(boot) float64) (ours, peer float64) { return medianOf(r.ours.boots, f), medianOf(r.peer.boots, f) }
+	median := func(f func(boot) float64) (ours, peer float64) {
+		return medianOf(r.ours.boots, f), medianOf(r.peer.boots, f)
+	}
 	add := func(rows []row, name, goal string, f func(boot) float64) []row {
 		ours, peer := median(f)
 		return append(rows, row{name, ours, peer, goal})

@@ -31,7 +31,7 @@ var layerRules = []layerRule{
 		why:    "builder and device meet only in image and api, and nothing of the host belongs on the device"},
 	{from: []string{"internal"}, forbid: []string{""}, except: []string{"internal", "image"},
 		why: "internal packages serve every part, so they depend on none"},
-	{from: []string{"qemu-tests/vm"}, forbid: append([]string{"builder"}, deviceSide...), except: []string{"builder/tools"},
+	{from: []string{"qemu-tests/vm"}, forbid: append([]string{"image/disk", "image/uki", "image/validate"}, deviceSide...),
 		why: "vm runs any disk and must not know how ours are made"},
 }
 
