@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"strings"
@@ -24,7 +25,7 @@ func probe(ctx context.Context) (namespaces, error) {
 		}
 		failed = err
 	}
-	return namespaces{}, fmt.Errorf("cannot enter the tool root: %w%s", failed, remedy())
+	return namespaces{}, fmt.Errorf("cannot enter the tool root: %w%s", failed, remedy(os.DirFS("/proc/sys")))
 }
 
 func candidates(root bool) []namespaces {
@@ -57,26 +58,27 @@ func try(ctx context.Context, n namespaces) error {
 }
 
 // switches are the settings by which hosts keep ordinary users from making user namespaces.
-var switches = []struct{ file, bad, remedy string }{
-	{"/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces=15000"},
-	{"/proc/sys/kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone=1"},
-	{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns=0"},
+var switches = []struct{ file, bad, good string }{
+	{"user/max_user_namespaces", "0", "15000"},
+	{"kernel/unprivileged_userns_clone", "0", "1"},             // Debian before 11
+	{"kernel/apparmor_restrict_unprivileged_userns", "1", "0"}, // Ubuntu since 23.10
 }
 
-// remedy tells how to get user namespaces on this host.
-func remedy() string {
+// remedy tells how to get user namespaces on the host whose settings (/proc/sys) are given.
+func remedy(settings fs.FS) string {
 	var lines []string
 	for _, s := range switches {
-		b, err := os.ReadFile(s.file)
+		b, err := fs.ReadFile(settings, s.file)
 		if err == nil && strings.TrimSpace(string(b)) == s.bad {
-			name := strings.ReplaceAll(strings.TrimPrefix(s.file, "/proc/sys/"), "/", ".")
-			lines = append(lines, fmt.Sprintf("\n  %s is %s on this host; as root: sysctl -w %s", name, s.bad, s.remedy))
+			name := strings.ReplaceAll(s.file, "/", ".")
+			lines = append(lines, fmt.Sprintf("\n  %s is %s on this host, which keeps ordinary users from making user namespaces; "+
+				"allow it with: sudo sysctl -w %s=%s", name, s.bad, name, s.good))
 		}
 	}
 	if len(lines) == 0 {
-		return "\n  the builder needs user namespaces, or to be root with the right to mount; " +
-			"in a container, start it with --privileged, or with --cap-add SYS_ADMIN --security-opt seccomp=unconfined " +
-			"--security-opt apparmor=unconfined"
+		return "\n  the builder needs to be able to make user namespaces, or to be root with the right to mount; " +
+			"in a container, start that with --privileged, or with --cap-add SYS_ADMIN " +
+			"--security-opt seccomp=unconfined --security-opt apparmor=unconfined"
 	}
 	return strings.Join(lines, "")
 }

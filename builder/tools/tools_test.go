@@ -1,7 +1,7 @@
 package tools
 
 import (
-	"context"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -14,31 +14,60 @@ import (
 
 func TestMain(m *testing.M) {
 	EnterIfAsked()
+	if os.Args[0] == helperMarker {
+		if err := runHelper(os.Args[1], os.Args[2]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
 // openRoot returns the tool root from the user's cache.
 func openRoot(t *testing.T) *Root {
 	t.Helper()
-	c, err := cache.Default()
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := Lock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := Open(context.Background(), c, apt.New(c, profile.Debian{}, l.Epoch), progress.Silent{})
+	c, f := cacheDir(t), fetcher(t)
+	r, err := Open(t.Context(), c, f, progress.Silent{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
+// openSolver returns the small tool root from the user's cache.
+func openSolver(t *testing.T) *Root {
+	t.Helper()
+	c, f := cacheDir(t), fetcher(t)
+	r, err := OpenSolver(t.Context(), c, f, progress.Silent{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func cacheDir(t *testing.T) cache.Dir {
+	t.Helper()
+	c, err := cache.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func fetcher(t *testing.T) Fetcher {
+	t.Helper()
+	l, err := Lock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return apt.New(cacheDir(t), profile.Debian{}, l.Epoch)
+}
+
 // output runs a tool and returns what it wrote.
 func output(t *testing.T, r *Root, name string, args ...string) string {
 	t.Helper()
-	out, err := r.Command(context.Background(), name, args...).CombinedOutput()
+	out, err := r.Command(t.Context(), name, args...).CombinedOutput()
 	if err != nil {
 		t.Errorf("%s: %v: %s", name, err, out)
 	}
