@@ -35,7 +35,7 @@ func machineArgs(o Options) []string {
 		args = append(args, "-device", "VGA")
 	}
 	args = append(args,
-		"-device", "virtio-rng-pci",
+		"-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon",
 		"-device", "i6300esb", "-action", "watchdog=reset",
 		"-netdev", "user,id=net"+forwards(o.Forward), "-device", "virtio-net-pci,netdev=net,romfile=")
 	args = append(args, firmwareArgs(o)...)
