@@ -1,0 +1,154 @@
+// Package console shows the box on its consoles: a screen on the display, and plain lines on everything else, such as a
+// serial port, where programs read them. Nobody can log in there.
+package console
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Status is what the screen shows.
+type Status struct {
+	Title   string // of the product or organisation
+	Version string
+	Slot    string
+	State   string   // one line: how the box is
+	URLs    []string // where its pages are
+	Modules []string // one line each, worst first
+}
+
+// lines are the status as text.
+func (s Status) lines() []string {
+	out := []string{fmt.Sprintf("%s %s (slot %s)", s.Title, s.Version, s.Slot), s.State}
+	if len(s.URLs) == 0 {
+		out = append(out, "no network address yet")
+	}
+	out = append(out, s.URLs...)
+	return append(out, s.Modules...)
+}
+
+// Console is a set of consoles. Writing never blocks the caller: a serial line that nobody reads may stand still.
+type Console struct {
+	mu     sync.Mutex
+	queues []chan string
+	done   sync.WaitGroup
+	shown  []string
+	screen []string // the last lines that the display shows below the status
+}
+
+// queueLength is how many messages wait for a slow console; those after are dropped.
+const queueLength = 64
+
+// screenLines is how many messages the display keeps below the status.
+const screenLines = 8
+
+// Active opens the kernel's consoles, which /sys/class/tty/console/active lists.
+func Active() (displays, serials []io.Writer) {
+	names, err := os.ReadFile("/sys/class/tty/console/active")
+	if err != nil {
+		names = []byte("console")
+	}
+	for _, name := range strings.Fields(string(names)) {
+		f, err := os.OpenFile(filepath.Join("/dev", name), os.O_WRONLY|unix.O_NOCTTY, 0) // it must not become our controlling terminal
+		if err != nil {
+			continue
+		}
+		if strings.HasPrefix(name, "tty") && len(name) == 4 && name[3] >= '0' && name[3] <= '9' {
+			displays = append(displays, f)
+		} else {
+			serials = append(serials, f)
+		}
+	}
+	return displays, serials
+}
+
+// New starts to write to the consoles.
+func New(displays, serials []io.Writer) *Console {
+	c := &Console{}
+	for i, w := range slices.Concat(displays, serials) {
+		q := make(chan string, queueLength)
+		c.queues = append(c.queues, q)
+		c.done.Go(func() { feed(w, q, i < len(displays)) })
+	}
+	return c
+}
+
+// feed writes what comes: the display is drawn anew at each status, the others get lines.
+func feed(w io.Writer, q <-chan string, display bool) {
+	for text := range q {
+		screen, line, _ := strings.Cut(text, "\x00")
+		if display {
+			io.WriteString(w, "\x1b[H\x1b[2J"+strings.ReplaceAll(screen, "\n", "\r\n"))
+			continue
+		}
+		io.WriteString(w, strings.ReplaceAll(line, "\n", "\r\n"))
+	}
+}
+
+// Close writes out what is waiting and ends. The consoles stay open.
+func (c *Console) Close() {
+	c.mu.Lock()
+	for _, q := range c.queues {
+		close(q)
+	}
+	c.queues = nil
+	c.mu.Unlock()
+	c.done.Wait()
+}
+
+// Print shows one line.
+func (c *Console) Print(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	line := clean(fmt.Sprintf(format, args...))
+	c.screen = append(c.screen, line)
+	c.screen = c.screen[max(0, len(c.screen)-screenLines):]
+	c.send(line + "\n")
+}
+
+// Show shows the status if it is another one than before: on plain consoles only the lines that are new.
+func (c *Console) Show(s Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lines := s.lines()
+	var news strings.Builder
+	for i, l := range lines {
+		lines[i] = clean(l)
+		if !slices.Contains(c.shown, lines[i]) {
+			news.WriteString("allotment: " + lines[i] + "\n")
+		}
+	}
+	if slices.Equal(lines, c.shown) {
+		return
+	}
+	c.shown = lines
+	c.send(news.String())
+}
+
+// send queues a text for plain consoles together with the whole screen for displays.
+func (c *Console) send(line string) {
+	screen := "\n  " + strings.Join(c.shown, "\n  ") + "\n\n" + strings.Join(c.screen, "\n") + "\n"
+	for _, q := range c.queues {
+		select {
+		case q <- screen + "\x00" + line:
+		default:
+		}
+	}
+}
+
+// clean takes control characters out: a module's name or an error must not be able to steer a terminal.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return ' '
+		}
+		return r
+	}, s)
+}
