@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -138,35 +137,18 @@ func copyParts(ctx context.Context, s Spec, f *os.File) error {
 	return nil
 }
 
-// copySparse copies a file to offset at of w; blocks of zeros are left out, since w holds zeros.
+// copySparse copies a file to offset at of w, which holds zeros.
 func copySparse(ctx context.Context, w io.WriterAt, at int64, source string, wrote func(int64)) error {
 	src, err := os.Open(source)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	buf, zeros := make([]byte, mib), make([]byte, mib)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := io.ReadFull(src, buf)
-		if !bytes.Equal(buf[:n], zeros[:n]) {
-			if _, err := w.WriteAt(buf[:n], at); err != nil {
-				return fmt.Errorf("cannot copy %q: %w", source, err)
-			}
-		}
-		at += int64(n)
-		if wrote != nil {
-			wrote(int64(n))
-		}
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("cannot copy %q: %w", source, err)
-		}
+	_, err = io.CopyBuffer(&sparseWriter{w, at}, &meter{ctx, src, wrote}, make([]byte, mib))
+	if err != nil {
+		return fmt.Errorf("cannot copy %q: %w", source, err)
 	}
+	return nil
 }
 
 // checkFit refuses what does not fit before anything is written.

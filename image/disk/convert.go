@@ -1,0 +1,276 @@
+package disk
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+
+	"allotment/image"
+	"allotment/internal/run"
+)
+
+// Format is a file format of disk images, by the end of its files' names.
+type Format string
+
+// The formats that images are published in.
+const (
+	Raw   Format = "raw"
+	Zstd  Format = "raw.zst"
+	QCOW2 Format = "qcow2"
+	VMDK  Format = "vmdk"
+	VHD   Format = "vhd"
+)
+
+// ParseFormat returns the format named s, or an error that lists the known ones.
+func ParseFormat(s string) (Format, error) {
+	switch f := Format(s); f {
+	case Raw, Zstd, QCOW2, VMDK, VHD:
+		return f, nil
+	}
+	return "", fmt.Errorf("cannot use image format %q: want raw, raw.zst, qcow2, vmdk or vhd", s)
+}
+
+// NeedsTools tells whether reading or writing the format takes qemu-img.
+func (f Format) NeedsTools() bool { return f == QCOW2 || f == VMDK || f == VHD }
+
+// Convert makes the file out in another format from a raw disk image. The same image and file name give the same bytes.
+// Tools has qemu-img; wrote, which may be nil, is told how many bytes of the raw image are done, where that is known.
+func Convert(ctx context.Context, tools run.Runner, raw, out string, to Format, wrote func(bytes int64)) error {
+	if err := convert(ctx, tools, raw, out, to, wrote); err != nil {
+		return fmt.Errorf("cannot make %q: %w", out, err)
+	}
+	return nil
+}
+
+func convert(ctx context.Context, tools run.Runner, raw, out string, to Format, wrote func(int64)) error {
+	out, err := filepath.Abs(out)
+	if err != nil {
+		return err
+	}
+	// A vmdk file names itself inside, so the work is done under the final name in another folder.
+	work, err := os.MkdirTemp(filepath.Dir(out), ".convert-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	tmp := filepath.Join(work, filepath.Base(out))
+	switch to {
+	case Zstd:
+		err = compress(ctx, raw, tmp, wrote)
+	case QCOW2:
+		err = qemuConvert(ctx, tools, raw, tmp, "qcow2", "-c", "-o", "compat=1.1,compression_type=zstd")
+	case VMDK:
+		if err = qemuConvert(ctx, tools, raw, tmp, "vmdk", "-o", "subformat=streamOptimized"); err == nil {
+			err = settleVMDK(raw, tmp)
+		}
+	case VHD:
+		if err = qemuConvert(ctx, tools, raw, tmp, "vpc", "-o", "subformat=fixed,force_size=on"); err == nil {
+			err = settleVHD(raw, tmp)
+		}
+	default:
+		err = fmt.Errorf("image format %q cannot be made from raw", to)
+	}
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(tmp, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
+	return publish(f, out)
+}
+
+func qemuConvert(ctx context.Context, tools run.Runner, raw, out, driver string, args ...string) error {
+	raw, err := filepath.Abs(raw)
+	if err != nil {
+		return err
+	}
+	args = append([]string{"convert", "-q", "-f", "raw", "-O", driver}, args...)
+	return tools.Run(ctx, run.Command{Name: "qemu-img", Args: append(args, raw, out)})
+}
+
+// compress writes raw with zstd. Level, window and number of goroutines are fixed: the output depends on them.
+func compress(ctx context.Context, raw, out string, wrote func(int64)) error {
+	src, err := os.Open(raw)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.Create(out)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	z, err := zstd.NewWriter(dst, zstd.WithEncoderLevel(zstd.SpeedBetterCompression), zstd.WithEncoderConcurrency(2),
+		zstd.WithWindowSize(8*mib))
+	if err != nil {
+		return err
+	}
+	defer z.Close()
+	if _, err := io.Copy(z, &meter{ctx, src, wrote}); err != nil {
+		return err
+	}
+	if err := z.Close(); err != nil {
+		return err
+	}
+	return dst.Close()
+}
+
+var contentID = regexp.MustCompile(`(?m)^CID=[0-9a-f]{8}$`)
+
+// settleVMDK puts a content ID that follows from the disk's GUID in place of qemu-img's random one.
+func settleVMDK(raw, path string) error {
+	id, err := diskGUID(raw)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	head := make([]byte, 4096) // the descriptor begins at byte 512
+	if _, err := io.ReadFull(f, head); err != nil {
+		return err
+	}
+	at := contentID.FindIndex(head)
+	if at == nil {
+		return errors.New("vmdk file has no content ID")
+	}
+	if _, err := f.WriteAt(fmt.Appendf(nil, "CID=%08x", binary.LittleEndian.Uint32(id[:])), int64(at[0])); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// settleVHD puts the disk's GUID and the format's first second in place of qemu-img's random UUID and of the time. The
+// footer is that of Microsoft's "Virtual Hard Disk Image Format Specification".
+func settleVHD(raw, path string) error {
+	const timeStamp, checksum, uniqueID, footerSize = 24, 64, 68, 512
+	id, err := diskGUID(raw)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	end, err := f.Seek(-footerSize, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	footer := make([]byte, footerSize)
+	if _, err := io.ReadFull(f, footer); err != nil {
+		return err
+	}
+	if string(footer[:8]) != vhdCookie {
+		return errors.New("vhd file has no footer")
+	}
+	clear(footer[timeStamp : timeStamp+4])
+	clear(footer[checksum : checksum+4])
+	copy(footer[uniqueID:], id[:])
+	var sum uint32
+	for _, b := range footer {
+		sum += uint32(b)
+	}
+	binary.BigEndian.PutUint32(footer[checksum:], ^sum)
+	if _, err := f.WriteAt(footer, end); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// diskGUID is the GUID in the partition table of a raw image, in its binary form.
+func diskGUID(raw string) ([16]byte, error) {
+	f, err := os.Open(raw)
+	if err != nil {
+		return [16]byte{}, err
+	}
+	defer f.Close()
+	b := make([]byte, gptHeaderSize)
+	if _, err := f.ReadAt(b, sectorSize); err != nil {
+		return [16]byte{}, err
+	}
+	if string(b[:8]) != "EFI PART" {
+		return [16]byte{}, fmt.Errorf("%q has no partition table", raw)
+	}
+	return [16]byte(b[56:]), nil
+}
+
+// WriteSums writes the file SHA256SUMS in the folder dir with the hashes of the named files there, as sha256sum does.
+func WriteSums(dir string, names []string) error {
+	var sums strings.Builder
+	for _, name := range names {
+		f, err := os.Open(filepath.Join(dir, name))
+		if err != nil {
+			return fmt.Errorf("cannot hash: %w", err)
+		}
+		d, _, err := image.DigestOf(bufio.NewReaderSize(f, mib))
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("cannot hash %q: %w", name, err)
+		}
+		fmt.Fprintf(&sums, "%s  %s\n", d.Hex(), name)
+	}
+	f, err := os.CreateTemp(dir, ".sums-*")
+	if err != nil {
+		return fmt.Errorf("cannot write SHA256SUMS: %w", err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
+	if _, err := f.WriteString(sums.String()); err != nil {
+		return fmt.Errorf("cannot write SHA256SUMS: %w", err)
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return fmt.Errorf("cannot write SHA256SUMS: %w", err)
+	}
+	return publish(f, filepath.Join(dir, "SHA256SUMS"))
+}
+
+const vhdCookie = "conectix"
+
+// Detect tells the format of an image file by its content. What it does not know is raw.
+func Detect(path string) (Format, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	head := make([]byte, 8)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return "", fmt.Errorf("cannot read image %q: %w", path, err)
+	}
+	for _, m := range []struct {
+		magic  string
+		format Format
+	}{{"\x28\xb5\x2f\xfd", Zstd}, {"QFI\xfb", QCOW2}, {"KDMV", VMDK}, {"# Disk D", VMDK}, {vhdCookie, VHD}} {
+		if bytes.HasPrefix(head, []byte(m.magic)) {
+			return m.format, nil
+		}
+	}
+	tail := make([]byte, 8)
+	if end, err := f.Seek(-512, io.SeekEnd); err == nil {
+		if _, err := f.ReadAt(tail, end); err != nil {
+			return "", fmt.Errorf("cannot read image %q: %w", path, err)
+		}
+	}
+	if string(tail) == vhdCookie { // a fixed VHD has a footer only
+		return VHD, nil
+	}
+	return Raw, nil
+}

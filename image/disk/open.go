@@ -1,0 +1,100 @@
+package disk
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/klauspost/compress/zstd"
+
+	"allotment/internal/run"
+)
+
+// File is a disk image opened for reading, whatever its format.
+type File struct {
+	Format Format
+	Size   int64 // of the disk, bytes
+
+	f *os.File
+}
+
+// ReadAt implements io.ReaderAt over the disk's bytes.
+func (f *File) ReadAt(b []byte, off int64) (int, error) { return f.f.ReadAt(b, off) }
+
+// Close ends the reading.
+func (f *File) Close() error { return f.f.Close() }
+
+// Open opens an image file of any of the formats. Unless it is raw, its disk is written to a nameless temporary file
+// first. Tools has qemu-img; it is used, and must not be nil, only where Format.NeedsTools.
+func Open(ctx context.Context, tools run.Runner, path string) (*File, error) {
+	format, err := Detect(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := openRaw(ctx, tools, path, format)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read image %q: %w", path, err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &File{Format: format, Size: info.Size(), f: f}, nil
+}
+
+func openRaw(ctx context.Context, tools run.Runner, path string, format Format) (*os.File, error) {
+	if format == Raw {
+		return os.Open(path)
+	}
+	dir, err := os.MkdirTemp("", "allot-image-*")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir) // the open file stays
+	raw := filepath.Join(dir, "raw")
+	if format == Zstd {
+		return decompress(ctx, path, raw)
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return nil, err
+	}
+	driver := string(format)
+	if format == VHD {
+		driver = "vpc"
+	}
+	err = tools.Run(ctx, run.Command{Name: "qemu-img", Args: []string{"convert", "-q", "-f", driver, "-O", "raw", path, raw}})
+	if err != nil {
+		return nil, err
+	}
+	return os.Open(raw)
+}
+
+// decompress unpacks a zstd file to a sparse one.
+func decompress(ctx context.Context, path, raw string) (*os.File, error) {
+	src, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	z, err := zstd.NewReader(&meter{ctx, src, nil}, zstd.WithDecoderMaxWindow(64*mib))
+	if err != nil {
+		return nil, err
+	}
+	defer z.Close()
+	f, err := os.Create(raw)
+	if err != nil {
+		return nil, err
+	}
+	w := &sparseWriter{w: f}
+	if _, err = io.Copy(w, z); err == nil {
+		err = f.Truncate(w.at)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
