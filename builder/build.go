@@ -1,0 +1,118 @@
+// Package builder makes images: it takes a profile and its lock and gives signed, bootable disk images. Build tells the
+// whole story; each step is a file of this package that calls the package which does the work. Every step is keyed by its
+// inputs and kept in the cache, so that what has not changed is not done again.
+package builder
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"allotment/builder/apt"
+	"allotment/builder/lock"
+	"allotment/builder/profile"
+	"allotment/builder/tools"
+	"allotment/image"
+	"allotment/image/secureboot"
+	"allotment/internal/cache"
+	"allotment/internal/progress"
+)
+
+// Options says what to build and where.
+type Options struct {
+	Profile  *profile.Profile
+	Lock     *lock.Lock
+	Source   Source     // of the device's programs
+	Arch     image.Arch // one that the profile names
+	Keys     string     // folder that allot key new made
+	Out      string     // folder for the finished images
+	Cache    cache.Dir
+	Progress progress.Reporter // of the steps
+}
+
+// build is a build under way: its options and what every step needs.
+type build struct {
+	Options
+	goVersion string
+	epoch     int64 // Unix time in seconds that everything bears
+	keys      *secureboot.Keys
+	archive   *apt.Client
+	toolsID   string // what decides the tools' bytes
+	treeCode  string // and those of our code that makes trees
+	rootCode  string // and those of our code that makes the root and the boot files
+	key       string // hash of every input
+}
+
+// Build makes the images of one architecture. When nothing has changed since they were last made it only says so.
+// A failed or interrupted build leaves no file under a final name that is not whole.
+func Build(ctx context.Context, o Options) (*Result, error) {
+	b, err := prepare(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if r, ok := b.upToDate(); ok {
+		return r, nil
+	}
+	programs, err := b.programs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	toolRoot, err := tools.Open(ctx, b.Cache, b.archive, b.Progress)
+	if err != nil {
+		return nil, err
+	}
+	layers, modules, err := b.layers(ctx, toolRoot)
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := b.kernel(ctx)
+	if err != nil {
+		return nil, err
+	}
+	root, err := b.root(ctx, toolRoot, kernel, programs, layers, modules)
+	if err != nil {
+		return nil, err
+	}
+	boot, err := b.boot(ctx, kernel, root, programs)
+	if err != nil {
+		return nil, err
+	}
+	return b.outputs(ctx, toolRoot, layers, root, boot)
+}
+
+// prepare reads what the whole build depends on and fails early where something is missing.
+func prepare(ctx context.Context, o Options) (*build, error) {
+	b := &build{Options: o, epoch: o.Lock.Epoch}
+	if err := o.Lock.Check(o.Profile); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(o.Profile.Archs, o.Arch) {
+		return nil, fmt.Errorf("cannot build profile %q for %s: it names only %v; add it to arch in %s",
+			o.Profile.Name, o.Arch, o.Profile.Archs, o.Profile.File)
+	}
+	var err error
+	if b.Out, err = filepath.Abs(o.Out); err != nil {
+		return nil, err
+	}
+	if b.keys, err = secureboot.LoadKeys(o.Keys); err != nil {
+		return nil, err
+	}
+	if b.goVersion, err = goVersion(ctx, o.Source); err != nil {
+		return nil, err
+	}
+	if b.treeCode, err = o.Source.Key(treeFolders...); err != nil {
+		return nil, err
+	}
+	if b.rootCode, err = o.Source.Key(rootFolders...); err != nil {
+		return nil, err
+	}
+	toolLock, err := tools.Lock()
+	if err != nil {
+		return nil, err
+	}
+	b.toolsID = cache.Key(toolLock)
+	b.archive = apt.New(o.Cache, o.Profile.Debian, b.epoch)
+	b.key, err = b.inputsKey()
+	return b, err
+}

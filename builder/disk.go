@@ -1,0 +1,54 @@
+package builder
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"allotment/builder/tools"
+	"allotment/image/disk"
+)
+
+// layout computes where everything goes on the disk.
+func (b *build) layout(layers []*Layer) (disk.Layout, error) {
+	const mib = 1 << 20
+	d := b.Profile.Disk
+	sizes := disk.Sizes{ESP: int64(d.ESP) * mib, Root: int64(d.Root) * mib, Verity: int64(d.Verity) * mib, State: int64(d.State) * mib}
+	var layerSizes []int64
+	for _, l := range layers {
+		layerSizes = append(layerSizes, l.Size)
+	}
+	return disk.NewLayout(b.Arch, sizes, layerSizes)
+}
+
+// disk makes the raw disk image path.
+func (b *build) disk(ctx context.Context, t *tools.Root, path string, layers []*Layer, r *rootFS, f *bootFiles) error {
+	layout, err := b.layout(layers)
+	if err != nil {
+		return err
+	}
+	spec := disk.Spec{
+		Output: path, Layout: layout, Version: b.Profile.Version, RootHash: r.hash, Time: time.Unix(b.epoch, 0).UTC(),
+		SystemdBoot: f.loader, UKI: f.uki, Auth: b.keys.Auth,
+		Kernel: f.kernel, Initrd: f.initrd, Cmdline: f.cmdline, GRUBModules: f.grubModules,
+		Root: r.erofs, Verity: r.verity,
+		Tools: t.With(b.Out),
+	}
+	total := int64(0)
+	for _, p := range []string{r.erofs, r.verity} {
+		st, err := os.Stat(p)
+		if err != nil {
+			return err
+		}
+		total += st.Size()
+	}
+	for _, l := range layers {
+		spec.Layers = append(spec.Layers, l.EROFS)
+		total += l.Size
+	}
+	step := b.Progress.Step("write the disk image", total)
+	spec.Wrote = step.Add
+	err = disk.Build(ctx, spec)
+	step.Done(err)
+	return err
+}

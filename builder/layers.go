@@ -1,0 +1,205 @@
+package builder
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"allotment/builder/lock"
+	"allotment/builder/profile"
+	"allotment/builder/rootfs"
+	"allotment/builder/tools"
+	"allotment/image"
+	"allotment/image/erofs"
+	"allotment/image/layer"
+	"allotment/image/verity"
+	"allotment/internal/cache"
+)
+
+// treeFolders is the code that decides the bytes of a tree, and of the tar and EROFS files made of it.
+var treeFolders = []string{"builder/deb", "builder/profile", "builder/rootfs", "image/erofs", "image/layer"}
+
+// Layer is a finished layer on the host.
+type Layer struct {
+	image.Layer
+	Tar      string // canonical tar file of the layer's own paths
+	EROFS    string
+	Packages []lock.Package
+}
+
+// module is a module whose layers are made.
+type module struct {
+	image.Module
+	layers []*Layer // lowest first
+}
+
+// layers makes the layers of every module, each once.
+func (b *build) layers(ctx context.Context, t *tools.Root) ([]*Layer, []module, error) {
+	var layers []*Layer
+	made := map[string]*Layer{}
+	var modules []module
+	for _, spec := range b.Profile.Modules {
+		m := module{Module: spec.Module}
+		chain, err := b.chain(&spec.Tree)
+		if err != nil {
+			return nil, nil, err
+		}
+		for i, decl := range chain {
+			l := made[decl.Name]
+			if l == nil {
+				if l, err = b.layer(ctx, t, chain[:i+1]); err != nil {
+					return nil, nil, err
+				}
+				made[decl.Name] = l
+				layers = append(layers, l)
+			}
+			m.layers = append(m.layers, l)
+			m.Layers = append(m.Layers, l.Digest)
+		}
+		modules = append(modules, m)
+	}
+	return layers, modules, nil
+}
+
+// chain lists the declarations that decl stands on, lowest first, and decl.
+func (b *build) chain(decl *profile.Tree) ([]*profile.Tree, error) {
+	chain := []*profile.Tree{decl}
+	for decl.Base != "" {
+		base := b.Profile.Trees[decl.Base]
+		if base == nil || len(chain) > 8 {
+			return nil, fmt.Errorf("cannot find the base %q of tree %q", decl.Base, decl.Name)
+		}
+		chain = append([]*profile.Tree{base}, chain...)
+		decl = base
+	}
+	return chain, nil
+}
+
+// layer makes the layer of the last declaration of a chain.
+func (b *build) layer(ctx context.Context, t *tools.Root, chain []*profile.Tree) (*Layer, error) {
+	decl := chain[len(chain)-1]
+	key, err := b.treeKey(chain)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := b.Cache.Make(ctx, "layers", key, func(tmp string) error {
+		step := b.Progress.Step(fmt.Sprintf("make layer %s", decl.Name), 0)
+		err := b.makeLayer(ctx, t, chain, tmp)
+		step.Done(err)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	l := &Layer{Tar: filepath.Join(dir, "layer.tar"), EROFS: filepath.Join(dir, "layer.erofs"),
+		Packages: b.Lock.Trees[decl.Name][b.Arch]}
+	l.Name = decl.Name
+	f, err := os.Open(l.EROFS)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	l.Digest, l.Size, err = layer.Digest(bufio.NewReaderSize(f, 1<<20))
+	return l, err
+}
+
+func (b *build) makeLayer(ctx context.Context, t *tools.Root, chain []*profile.Tree, dir string) error {
+	tree, base, err := b.tree(ctx, chain)
+	if err != nil {
+		return err
+	}
+	if base != nil {
+		if tree, err = tree.Subtract(base); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return b.writeEROFS(ctx, t, tree, filepath.Join(dir, "layer.tar"), filepath.Join(dir, "layer.erofs"))
+}
+
+// tree assembles the tree of the last declaration of a chain, on top of the one below it, which is returned as well.
+func (b *build) tree(ctx context.Context, chain []*profile.Tree) (tree, base *rootfs.Tree, err error) {
+	for _, decl := range chain {
+		debs, err := b.debs(ctx, b.Lock.Trees[decl.Name][b.Arch])
+		if err != nil {
+			return nil, nil, err
+		}
+		base = tree
+		if tree, err = rootfs.Build(ctx, debs, decl, base); err != nil {
+			return nil, nil, err
+		}
+	}
+	return tree, base, nil
+}
+
+// writeEROFS writes tree to a tar file and turns that into an EROFS file, whose UUID follows from the tar file's bytes.
+func (b *build) writeEROFS(ctx context.Context, t *tools.Root, tree *rootfs.Tree, tar, out string) error {
+	epoch := time.Unix(b.epoch, 0).UTC()
+	digest, err := writeTar(tree, tar, epoch)
+	if err != nil {
+		return fmt.Errorf("cannot write %q: %w", tar, err)
+	}
+	id := verity.UUID(digest.Bytes()[:16])
+	return erofs.Make(ctx, t, tar, out, erofs.Options{UUID: id.String(), Epoch: epoch})
+}
+
+// writeTar writes tree to a new file and returns the file's digest.
+func writeTar(tree *rootfs.Tree, path string, epoch time.Time) (image.Digest, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	hash := sha256.New()
+	w := bufio.NewWriterSize(io.MultiWriter(f, hash), 1<<20)
+	if err := tree.WriteTar(w, epoch); err != nil {
+		return "", err
+	}
+	if err := w.Flush(); err != nil {
+		return "", err
+	}
+	return image.NewDigest([sha256.Size]byte(hash.Sum(nil))), f.Close()
+}
+
+// treeKey hashes all that decides the bytes of the last tree of a chain: packages, declarations, the files beside them,
+// our code and the tools.
+func (b *build) treeKey(chain []*profile.Tree) (string, error) {
+	parts := []any{b.treeCode, b.toolsID, b.epoch}
+	for _, decl := range chain {
+		files, err := sourceFiles(decl)
+		if err != nil {
+			return "", err
+		}
+		without := *decl
+		without.Dir = "" // where a clone lies does not matter
+		parts = append(parts, without, files, b.Lock.Trees[decl.Name][b.Arch])
+	}
+	return cache.Key(parts...), nil
+}
+
+// sourceFiles returns the digests of the files beside a declaration that it takes contents from.
+func sourceFiles(decl *profile.Tree) (map[string]image.Digest, error) {
+	files := map[string]image.Digest{}
+	for _, f := range decl.Files {
+		if f.Source == "" {
+			continue
+		}
+		r, err := os.Open(filepath.Join(decl.Dir, f.Source))
+		if err != nil {
+			return nil, fmt.Errorf("cannot read a file of tree %q: %w", decl.Name, err)
+		}
+		files[f.Source], _, err = image.DigestOf(r)
+		r.Close()
+		if err != nil {
+			return nil, fmt.Errorf("cannot read %q: %w", f.Source, err)
+		}
+	}
+	return files, nil
+}

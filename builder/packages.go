@@ -1,0 +1,56 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
+	"allotment/builder/deb"
+	"allotment/builder/lock"
+	"allotment/builder/rootfs"
+)
+
+// debs fetches and unpacks packages, as far as the cache does not have them.
+func (b *build) debs(ctx context.Context, packages []lock.Package) ([]rootfs.Deb, error) {
+	paths, err := b.archive.Fetch(ctx, packages, b.Progress)
+	if err != nil {
+		return nil, err
+	}
+	var bytes int64
+	for _, p := range packages {
+		bytes += p.Size
+	}
+	step := b.Progress.Step(fmt.Sprintf("unpack %d packages", len(packages)), bytes)
+	debs := make([]rootfs.Deb, len(packages))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, p := range packages {
+		group.Go(func() error {
+			tar, err := deb.DataTarCached(ctx, b.Cache, paths[i], p.SHA256)
+			if err != nil {
+				return fmt.Errorf("cannot unpack package %s: %w", p, err)
+			}
+			debs[i] = rootfs.Deb{Name: p.Name, Version: p.Version, DataTar: tar}
+			step.Add(p.Size)
+			return nil
+		})
+	}
+	err = group.Wait()
+	step.Done(err)
+	return debs, err
+}
+
+// bootTree names the tree of packages that boot files are taken from. It never becomes a file system.
+const bootTree = "boot"
+
+// bootPackage is the one package of the boot tree whose name fits.
+func (b *build) bootPackage(fits func(name string) bool) (lock.Package, error) {
+	for _, p := range b.Lock.Trees[bootTree][b.Arch] {
+		if fits(p.Name) {
+			return p, nil
+		}
+	}
+	return lock.Package{}, fmt.Errorf("cannot find a package for booting %s in the lock of %q; see trees/boot.toml", b.Arch, b.Profile.Name)
+}

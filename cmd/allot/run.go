@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"allotment/builder/apt"
+	"allotment/builder/profile"
+	"allotment/builder/tools"
+	"allotment/image"
+	"allotment/image/secureboot"
+	"allotment/image/secureboot/varstore"
+	"allotment/internal/cache"
+	"allotment/qemu-tests/vm"
+)
+
+// runFlags are the flags of allot run.
+type runFlags struct {
+	arch, firmware, keys, out, bus string
+	memory, diskSize               int
+	untilReady, noConsole          bool
+}
+
+func newRun(c *common) *cobra.Command {
+	var f runFlags
+	cmd := &cobra.Command{
+		Use:   "run PROFILE|IMAGE",
+		Short: "Boot an image in QEMU until its web page answers",
+		Long: `Boot an image in QEMU until its web page answers, and print the page's address.
+
+With a PROFILE the image is built first, where anything has changed. The image file itself is never written: changes go
+to an overlay that is thrown away. QEMU comes from the builder's own tools and emulates, so no KVM is needed.
+
+With --firmware uefi-secure (the default) the machine's firmware knows only the keys of --keys.
+The machine stays until Ctrl-C, which presses its power button; a second Ctrl-C takes the power away.`,
+		Example: "  allot run garden-club\n  allot run minimal --firmware bios --until-ready\n" +
+			"  allot run out/allotment-garden-club-0.1.0-arm64.qcow2 --arch arm64",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return runImage(cmd, c, &f, args[0]) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.arch, "arch", "amd64", "architecture of the machine, amd64 or arm64")
+	fl.StringVar(&f.firmware, "firmware", string(vm.UEFISecure), "firmware: bios, uefi or uefi-secure")
+	fl.IntVar(&f.memory, "memory", 1024, "memory in MiB")
+	fl.IntVar(&f.diskSize, "disk", 8, "disk size in GiB; the system grows to it")
+	fl.StringVar(&f.bus, "bus", string(vm.VirtioBlk), "how the disk is attached: virtio-blk, virtio-scsi, nvme, ahci or usb")
+	fl.BoolVar(&f.untilReady, "until-ready", false, "shut the machine down and exit with status 0 when the page answers")
+	fl.BoolVar(&f.noConsole, "no-console", false, "do not show the machine's console")
+	fl.StringVar(&f.out, "out", "", "folder for built images (default: out in the source folder)")
+	addKeysFlag(cmd, &f.keys)
+	return cmd
+}
+
+func runImage(cmd *cobra.Command, c *common, f *runFlags, arg string) error {
+	ctx := cmd.Context()
+	arch, err := image.ParseArch(f.arch)
+	if err != nil {
+		return err
+	}
+	cacheDir, err := c.cacheFolder()
+	if err != nil {
+		return err
+	}
+	disk, keys := arg, f.keys
+	if !isImage(arg) {
+		if disk, keys, err = c.buildForRun(ctx, f, arg, arch); err != nil {
+			return err
+		}
+	}
+	root, err := c.tools(ctx, cacheDir)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "allot-run-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	m := vm.Options{
+		Tools: root.With(filepath.Dir(disk), dir), Dir: dir, Arch: arch, Firmware: vm.Firmware(f.firmware), Memory: f.memory,
+		Disk: disk, DiskSize: int64(f.diskSize) << 30, Bus: vm.Bus(f.bus),
+	}
+	if m.Firmware == vm.UEFISecure {
+		if m.Vars, err = enrolled(m, keys); err != nil {
+			return err
+		}
+	}
+	err = vm.Run(ctx, vm.RunOptions{Machine: m, UntilReady: f.untilReady, Quiet: f.noConsole}, cmd.OutOrStdout())
+	if err != nil {
+		return keepLog(err, dir)
+	}
+	return nil
+}
+
+// isImage tells an image file from a profile's name.
+func isImage(arg string) bool {
+	st, err := os.Stat(arg)
+	return err == nil && st.Mode().IsRegular() && !strings.HasSuffix(arg, ".toml")
+}
+
+// buildForRun builds the profile and returns the image to boot and the keys that it is signed with.
+func (c *common) buildForRun(ctx context.Context, f *runFlags, arg string, arch image.Arch) (disk, keys string, err error) {
+	p, err := c.open(arg)
+	if err != nil {
+		return "", "", err
+	}
+	keys = inSource(p, f.keys, "keys")
+	r, err := c.build(ctx, p, arch, keys, inSource(p, f.out, "out"))
+	if err != nil {
+		return "", "", err
+	}
+	disk, err = r.Image("qcow2")
+	return disk, keys, err
+}
+
+// tools opens the tool root.
+func (c *common) tools(ctx context.Context, dir cache.Dir) (*tools.Root, error) {
+	report, done := c.progress()
+	defer done()
+	return tools.Open(ctx, dir, apt.New(dir, profile.Debian{}, 0), report)
+}
+
+// enrolled makes a variable store in which the firmware's Secure Boot keys are those in the folder keys.
+func enrolled(m vm.Options, keys string) (string, error) {
+	if keys == "" {
+		return "", fmt.Errorf("cannot enrol Secure Boot keys: name their folder with --keys, or use --firmware uefi")
+	}
+	k, err := secureboot.LoadKeys(keys)
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(m.Dir, "enrolled.fd")
+	return path, varstore.Enrol(vm.EmptyVars(m.Tools, m.Arch), path, k)
+}
+
+// keepLog moves the console log out of the machine's folder, which goes, and names it in the error.
+func keepLog(err error, dir string) error {
+	f, e := os.CreateTemp("", "allot-console-*.log")
+	if e != nil {
+		return err
+	}
+	defer f.Close()
+	b, e := os.ReadFile(filepath.Join(dir, "console.log"))
+	if e != nil {
+		os.Remove(f.Name())
+		return err
+	}
+	if _, e := f.Write(b); e != nil {
+		return err
+	}
+	return fmt.Errorf("%w\nthe machine's whole console is in %s", err, f.Name())
+}
