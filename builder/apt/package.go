@@ -28,10 +28,10 @@ const (
 )
 
 var (
-	namePattern    = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+$`)           // Debian policy 5.6.1
-	versionPattern = regexp.MustCompile(`^[0-9][A-Za-z0-9.+~:-]*$`)         // Debian policy 5.6.12
-	sourcePattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+( \(.+\))?$`) // Debian policy 5.6.1 and deb-src
-	pathPattern    = regexp.MustCompile(`^pool/[A-Za-z0-9.+~_/-]+\.deb$`)   // as in the pools; the same in URLs
+	namePattern    = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+$`)                          // Debian policy 5.6.1
+	versionPattern = regexp.MustCompile(`^[0-9][A-Za-z0-9.+~:-]*$`)                        // Debian policy 5.6.12
+	sourcePattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+( \([A-Za-z0-9.+~:-]+\))?$`) // Debian policy 5.6.1 and deb-src
+	pathPattern    = regexp.MustCompile(`^pool/[A-Za-z0-9.+~_/-]+\.deb$`)                  // as in the pools; the same in URLs
 )
 
 // maxPackage bounds the size of a package; the largest in Debian 13 has some 2 GB.

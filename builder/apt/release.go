@@ -60,6 +60,11 @@ func readRelease(b []byte, suite Suite, keys openpgp.EntityList, now time.Time) 
 	if err != nil {
 		return nil, err
 	}
+	return parseRelease(text, suite, now)
+}
+
+// parseRelease reads the text of an InRelease file.
+func parseRelease(text []byte, suite Suite, now time.Time) (*release, error) {
 	r := deb.NewStanzaReader(bytes.NewReader(text), "InRelease")
 	s, err := r.Next()
 	if err != nil {
