@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"allotment/image"
 	"allotment/qemu-tests/vm"
 )
 
@@ -141,9 +143,12 @@ func TestForwardsAFreePort(t *testing.T) {
 
 func TestFirmwareSpeaksOnTheConsole(t *testing.T) {
 	disk := bootDisk(t)
-	for _, f := range []vm.Firmware{vm.UEFI, vm.UEFISecure} {
-		t.Run(string(f), func(t *testing.T) {
-			m := start(t, vm.Options{Firmware: f, Memory: 256, Disk: disk})
+	for _, c := range []struct {
+		arch     image.Arch
+		firmware vm.Firmware
+	}{{image.AMD64, vm.UEFI}, {image.AMD64, vm.UEFISecure}, {image.ARM64, vm.UEFISecure}} {
+		t.Run(fmt.Sprintf("%s %s", c.arch, c.firmware), func(t *testing.T) {
+			m := start(t, vm.Options{Arch: c.arch, Firmware: c.firmware, Memory: 256, Disk: disk})
 			if _, err := m.WaitLine(t.Context(), regexp.MustCompile("BdsDxe")); err != nil {
 				t.Fatal(err)
 			}
@@ -152,8 +157,8 @@ func TestFirmwareSpeaksOnTheConsole(t *testing.T) {
 }
 
 func TestLogOfWritesRebuildsTheDisk(t *testing.T) {
-	image, file := bootDisk(t), filepath.Join(t.TempDir(), "writes.log")
-	m := start(t, vm.Options{Firmware: vm.BIOS, Memory: 64, Disk: image, LogWrites: file})
+	disk, file := bootDisk(t), filepath.Join(t.TempDir(), "writes.log")
+	m := start(t, vm.Options{Firmware: vm.BIOS, Memory: 64, Disk: disk, LogWrites: file})
 	if _, err := m.WaitLine(t.Context(), started); err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +174,7 @@ func TestLogOfWritesRebuildsTheDisk(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := os.ReadFile(image)
+	before, err := os.ReadFile(disk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,12 +182,12 @@ func TestLogOfWritesRebuildsTheDisk(t *testing.T) {
 	if err := os.WriteFile(rebuilt, before, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	disk, err := os.OpenFile(rebuilt, os.O_RDWR, 0)
+	target, err := os.OpenFile(rebuilt, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer disk.Close()
-	if err := l.Replay(disk, 0, l.Flushes()); err != nil {
+	defer target.Close()
+	if err := l.Replay(target, 0, l.Flushes()); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.ReadFile(rebuilt)

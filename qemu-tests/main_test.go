@@ -2,6 +2,7 @@ package qemutests
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -14,9 +15,22 @@ import (
 	"allotment/qemu-tests/vm"
 )
 
+// scratch is a folder for what several tests share; it goes when they have run.
+var scratch string
+
 func TestMain(m *testing.M) {
 	tools.EnterIfAsked()
-	os.Exit(m.Run())
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	var err error
+	if scratch, err = os.MkdirTemp("", "allot-qemu-tests-"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(scratch)
+	return m.Run()
 }
 
 // needMachines skips a test that boots machines where none are wanted.
