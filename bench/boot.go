@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"os"
 	"regexp"
 	"time"
@@ -39,7 +37,6 @@ func (b *bench) boot(ctx context.Context, disk, dir string) (boot, error) {
 	v, err := vm.Start(ctx, vm.Options{
 		Tools: b.tools, Dir: dir, Firmware: vm.UEFI, Memory: memory, Disk: disk, DiskSize: diskSize, Forward: []int{80},
 		Limit: vm.Patience(10 * time.Minute),
-		Args:  []string{"-device", "virtio-balloon-pci,id=" + balloon},
 	})
 	if err != nil {
 		return r, err
@@ -54,7 +51,7 @@ func (b *bench) boot(ctx context.Context, disk, dir string) (boot, error) {
 		return r, err
 	}
 	r.kernel, r.page = cost{line.Wall, line.CPU}, cost{page.Wall, page.CPU}
-	if r.used, err = usedMemory(ctx, v); err != nil {
+	if err := sleep(ctx, settle); err != nil {
 		return r, err
 	}
 	wall, cpu := v.Clock()
@@ -63,47 +60,9 @@ func (b *bench) boot(ctx context.Context, disk, dir string) (boot, error) {
 	}
 	wallThen, cpuThen := v.Clock()
 	r.idle = cost{wallThen - wall, cpuThen - cpu}
-	return r, nil
-}
-
-// balloon is the QEMU id of the device by which the guest tells of its memory.
-const balloon = "balloon"
-
-// usedMemory lets the guest settle and asks how much memory is neither free nor page cache.
-func usedMemory(ctx context.Context, v *vm.VM) (int64, error) {
-	set := map[string]any{"path": "/machine/peripheral/" + balloon, "property": "guest-stats-polling-interval", "value": 2}
-	if _, err := v.Execute(ctx, "qom-set", set); err != nil {
-		return 0, err
-	}
-	if err := sleep(ctx, settle); err != nil {
-		return 0, err
-	}
-	get := map[string]any{"path": "/machine/peripheral/" + balloon, "property": "guest-stats"}
-	answer, err := v.Execute(ctx, "qom-get", get)
-	if err != nil {
-		return 0, err
-	}
-	return parseMemory(answer)
-}
-
-// parseMemory reads the balloon's statistics (virtio 1.2, 5.5.6.3). QEMU gives all ones for what the guest did not tell.
-func parseMemory(answer []byte) (int64, error) {
-	var stats struct {
-		Stats struct {
-			Total  int64 `json:"stat-total-memory"`
-			Free   int64 `json:"stat-free-memory"`
-			Caches int64 `json:"stat-disk-caches"`
-		} `json:"stats"`
-		LastUpdate int64 `json:"last-update"`
-	}
-	if err := json.Unmarshal(answer, &stats); err != nil {
-		return 0, fmt.Errorf("cannot read the memory statistics %q: %w", answer, err)
-	}
-	s := stats.Stats
-	if stats.LastUpdate == 0 || s.Total <= 0 || s.Free <= 0 || s.Caches < 0 {
-		return 0, fmt.Errorf("cannot use the memory statistics %s: the guest has not told them", answer)
-	}
-	return s.Total - s.Free - s.Caches, nil
+	m, err := v.Memory(ctx) // last, as the question wakes the guest
+	r.used = m.Used()
+	return r, err
 }
 
 // sleep waits; measuring something that does nothing has no event to wait for.

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	_ "embed"
+	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +26,7 @@ type builds struct {
 	cold, changed, again cost   // from nothing; after a change of one file of a module; after none
 	disk                 string // raw image
 	size, download       int64  // bytes that the raw image really holds, and of the compressed one
+	base                 int64  // bytes of the compressed image without the modules that it brings along
 }
 
 // timed runs f and measures it. Only one may run at a time, as the CPU time is that of all children.
@@ -79,7 +83,7 @@ func (b *bench) buildOurs(ctx context.Context) (builds, error) {
 
 // changeModule adds a line to the page of the web module.
 func changeModule(source string) error {
-	f, err := os.OpenFile(pageOf(source), os.O_APPEND|os.O_WRONLY, 0)
+	f, err := os.OpenFile(filepath.Join(source, pages, "index.html"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -87,8 +91,8 @@ func changeModule(source string) error {
 	return errFirst(err, f.Close())
 }
 
-// pageOf is the file with the page that both systems serve.
-func pageOf(source string) string { return filepath.Join(source, "modules/web/index.html") }
+// pages is the folder, in the source, with what both systems serve.
+const pages = "modules/web/www"
 
 // unpackOurs finds the compressed image among the outputs and unpacks it.
 func (b *bench) unpackOurs(ctx context.Context, out string, r *builds) error {
@@ -103,7 +107,48 @@ func (b *bench) unpackOurs(ctx context.Context, out string, r *builds) error {
 	if err := b.tools.Run(ctx, run.Command{Name: "zstd", Args: []string{"--quiet", "-d", found[0], "-o", r.disk}}); err != nil {
 		return err
 	}
+	if r.base, err = b.baseSize(ctx, r.disk); err != nil {
+		return err
+	}
 	return r.measure(found[0])
+}
+
+// baseSize compresses what lies before the last partition: that holds nothing but modules.
+func (b *bench) baseSize(ctx context.Context, disk string) (int64, error) {
+	var said bytes.Buffer
+	err := b.tools.Run(ctx, run.Command{Name: "sfdisk", Args: []string{"--json", disk}, Stdout: &said})
+	if err != nil {
+		return 0, err
+	}
+	var table struct {
+		PartitionTable struct {
+			Partitions []struct{ Start int64 } // in sectors of 512 bytes, in the order of the disk
+		}
+	}
+	if err := json.Unmarshal(said.Bytes(), &table); err != nil {
+		return 0, fmt.Errorf("cannot read the partition table that sfdisk prints: %w", err)
+	}
+	partitions := table.PartitionTable.Partitions
+	if len(partitions) == 0 {
+		return 0, fmt.Errorf("cannot find a partition in %q", disk)
+	}
+	f, err := os.Open(disk)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	var n counter
+	base := io.LimitReader(f, partitions[len(partitions)-1].Start*512)
+	err = b.tools.Run(ctx, run.Command{Name: "zstd", Args: []string{"--quiet", "-T0", "-7"}, Stdin: base, Stdout: &n})
+	return int64(n), err
+}
+
+// counter is a writer that only counts.
+type counter int64
+
+func (c *counter) Write(b []byte) (int, error) {
+	*c += counter(len(b))
+	return len(b), nil
 }
 
 // measure notes the sizes of the image.
@@ -139,14 +184,11 @@ func (b *bench) buildPeer(ctx context.Context) (builds, error) {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return r, err
 	}
-	page, err := os.ReadFile(pageOf("."))
-	if err != nil {
-		return r, err
-	}
-	if err := os.WriteFile(filepath.Join(dir, "index.html"), page, 0o644); err != nil {
+	if err := os.CopyFS(filepath.Join(dir, "www"), os.DirFS(pages)); err != nil {
 		return r, err
 	}
 	step := b.progress.Step("build debian from nothing", 0)
+	var err error
 	r.cold, err = timed(func() error {
 		return b.tools.With("/dev", "/sys").Run(ctx, run.Command{
 			Name: "sh", Args: []string{"-s", dir, mirror, securityMirror}, Stdin: strings.NewReader(peerScript)})

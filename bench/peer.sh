@@ -1,7 +1,7 @@
 # usage: sh peer.sh DIR MIRROR SECURITY-MIRROR
 #
 # Builds what Allotment is measured against: a Debian 13 installed the usual way, scripts and all, with systemd and nginx, that
-# serves the page DIR/index.html. It boots by UEFI, systemd-boot and a UKI, as ours does. The result is DIR/peer.raw and
+# serves the pages in DIR/www. It boots by UEFI, systemd-boot and a UKI, as ours does. The result is DIR/peer.raw and
 # DIR/peer.raw.zst. It is kept lean (minbase, no recommended packages), so that the comparison does not flatter us.
 set -eu
 dir=$1 mirror=$2 security=$3
@@ -17,7 +17,7 @@ END
 mmdebstrap --quiet --mode=root --format=directory --variant=minbase --architectures=amd64 \
 	--include=linux-image-amd64,initramfs-tools,zstd,systemd-sysv,systemd-timesyncd,systemd-boot-efi,udev,dbus,nginx \
 	--customize-hook='copy-in 80-ethernet.network /etc/systemd/network' \
-	--customize-hook='copy-in index.html /var/www/html' \
+	--customize-hook='sync-in www /var/www/html' \
 	--customize-hook='chroot "$1" systemctl --quiet enable systemd-networkd' \
 	--customize-hook='echo peer >"$1/etc/hostname"; : >"$1/etc/machine-id"' \
 	trixie root \
@@ -42,5 +42,5 @@ mmd -i peer.raw@@1M ::EFI ::EFI/BOOT ::EFI/Linux
 mcopy -i peer.raw@@1M root/usr/lib/systemd/boot/efi/systemd-bootx64.efi ::EFI/BOOT/BOOTX64.EFI
 mcopy -i peer.raw@@1M peer.efi ::EFI/Linux/peer.efi
 mke2fs -q -t ext4 -d root -E offset=$(((esp + 1) << 20)) peer.raw ${root}M
-zstd --quiet -T0 -3 --force peer.raw
+zstd --quiet -T0 -7 --force peer.raw # about as hard as our own code tries
 rm -rf root
