@@ -22,7 +22,7 @@ const caBundle = "/etc/ssl/certs/ca-certificates.crt"
 // holds base too; Subtract takes it away again for a layer of its own.
 //
 // Order: packages (base-files first, the others by name), leftovers out, Include, Remove, users and groups, CA bundle,
-// folders, links, files, modes. Include and Remove look only at what the packages brought, never at base. Files that are
+// folders, links, files, modes; then a check that no program misses a library. Include and Remove look only at what the packages brought, never at base. Files that are
 // copied are taken from before Include and Remove, so a tree can keep a copy without its original.
 func Build(ctx context.Context, pkgs []Deb, decl *profile.Tree, base *Tree) (*Tree, error) {
 	if base == nil {
@@ -39,6 +39,9 @@ func Build(ctx context.Context, pkgs []Deb, decl *profile.Tree, base *Tree) (*Tr
 	d := declaration{Tree: decl, t: t, base: base, unpacked: t.Clone()}
 	if err := d.apply(); err != nil {
 		return nil, fmt.Errorf("cannot make tree %q: %w", decl.Name, err)
+	}
+	if err := d.check(); err != nil {
+		return nil, fmt.Errorf("cannot use tree %q: %w", decl.Name, err)
 	}
 	return t, nil
 }
@@ -106,6 +109,21 @@ func (d *declaration) apply() error {
 		if err := step(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// check finds what would fail silently on the device: programs without their libraries, and links into nothing.
+func (d *declaration) check() error {
+	missing, err := d.t.MissingLibraries()
+	if err != nil {
+		return err
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("libraries are missing; include them, or remove what needs them:\n  %s", strings.Join(missing, "\n  "))
+	}
+	for _, l := range d.t.brokenLinks(d.unpacked) {
+		d.t.Warnings = append(d.t.Warnings, fmt.Sprintf("tree %q: include and remove leave a link into nothing: %s", d.Name, l))
 	}
 	return nil
 }
