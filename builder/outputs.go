@@ -2,25 +2,149 @@ package builder
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"allotment/builder/tools"
+	"allotment/image/disk"
 )
 
-// outputs writes the disk image, its other forms, their sums, the list of packages and the build record.
+// outputs writes the disk image in every form that the profile names, then their sums, the list of packages and the build
+// record. They get their final names together, when all are whole.
 func (b *build) outputs(ctx context.Context, t *tools.Root, layers []*Layer, r *rootFS, f *bootFiles) (*Result, error) {
 	if err := os.MkdirAll(b.Out, 0o755); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot write images: %w", err)
 	}
 	work, err := os.MkdirTemp(b.Out, ".build-*")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot write images: %w", err)
 	}
 	defer os.RemoveAll(work)
-	raw := filepath.Join(b.Out, filepath.Base(b.base())+".raw")
-	if err := b.disk(ctx, t, raw, layers, r, f); err != nil {
+	base := filepath.Join(work, filepath.Base(b.base()))
+	raw := base + "." + string(disk.Raw)
+	if err := b.disk(ctx, t.With(work), raw, layers, r, f); err != nil {
 		return nil, err
 	}
-	return &Result{Base: b.base(), Fresh: true}, nil
+	images, err := b.images(ctx, t.With(work), raw, base)
+	if err != nil {
+		return nil, err
+	}
+	sums, err := writeSums(base, images)
+	if err != nil {
+		return nil, err
+	}
+	record, err := b.writeRecord(base, layers, r, f, images)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := publish(append(images, sums, record), b.Out)
+	if err != nil {
+		return nil, err
+	}
+	return &Result{Base: b.base(), Outputs: outputs, Fresh: true}, b.remember(ctx, outputs)
+}
+
+// images makes the forms of the raw image that the profile names.
+func (b *build) images(ctx context.Context, t *tools.Root, raw, base string) ([]Output, error) {
+	st, err := os.Stat(raw)
+	if err != nil {
+		return nil, err
+	}
+	var outputs []Output
+	for _, name := range b.Profile.Outputs {
+		format, err := disk.ParseFormat(name)
+		if err != nil {
+			return nil, err
+		}
+		path := base + "." + name
+		if format != disk.Raw {
+			step := b.Progress.Step("make "+filepath.Base(path), st.Size())
+			err = disk.Convert(ctx, t, raw, path, format, step.Add)
+			step.Done(err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		o, err := describe(path)
+		if err != nil {
+			return nil, err
+		}
+		outputs = append(outputs, o)
+	}
+	return outputs, nil
+}
+
+// describe measures a finished file.
+func describe(path string) (Output, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return Output{}, err
+	}
+	d, err := fileDigest(path)
+	return Output{Path: path, Size: st.Size(), Digest: d}, err
+}
+
+// writeOutput writes a small output.
+func writeOutput(path string, content []byte) (Output, error) {
+	if err := os.WriteFile(path, content, 0o644); err != nil {
+		return Output{}, err
+	}
+	return describe(path)
+}
+
+// writeSums writes the images' sums in the form that sha256sum -c reads.
+func writeSums(base string, outputs []Output) (Output, error) {
+	var s strings.Builder
+	for _, o := range outputs {
+		fmt.Fprintf(&s, "%s  %s\n", o.Digest.Hex(), filepath.Base(o.Path))
+	}
+	return writeOutput(base+".sha256", []byte(s.String()))
+}
+
+// writeRecord writes the build record.
+func (b *build) writeRecord(base string, layers []*Layer, r *rootFS, f *bootFiles, outputs []Output) (Output, error) {
+	rec, err := b.record(layers, r, f, outputs)
+	if err != nil {
+		return Output{}, err
+	}
+	text, err := json.MarshalIndent(rec, "", "  ")
+	if err != nil {
+		return Output{}, err
+	}
+	return writeOutput(base+".build.json", append(text, '\n'))
+}
+
+// publish moves finished files to the folder out, syncing them first so that a power cut leaves no empty file behind.
+func publish(outputs []Output, out string) ([]Output, error) {
+	for _, o := range outputs {
+		if err := syncFile(o.Path); err != nil {
+			return nil, err
+		}
+	}
+	var done []Output
+	for _, o := range outputs {
+		final := filepath.Join(out, filepath.Base(o.Path))
+		if err := os.Rename(o.Path, final); err != nil {
+			return nil, err
+		}
+		st, err := os.Stat(final)
+		if err != nil {
+			return nil, err
+		}
+		o.Path, o.MTime = final, st.ModTime().UnixNano()
+		done = append(done, o)
+	}
+	return done, nil
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
