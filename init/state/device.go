@@ -1,0 +1,146 @@
+package state
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"allotment/init/reaper"
+	"allotment/init/state/gpt"
+)
+
+// growPartition grows the state partition to the end of the disk and returns its device.
+func growPartition(disk string, log *slog.Logger) (string, error) {
+	device, number, size, err := findPartition("/sys/class/block", disk)
+	if err != nil {
+		return "", err
+	}
+	d, err := os.OpenFile(disk, os.O_RDWR, 0)
+	if err != nil {
+		return "", err
+	}
+	defer d.Close()
+	sector, err := unix.IoctlGetInt(int(d.Fd()), unix.BLKSSZGET)
+	if err != nil {
+		return "", fmt.Errorf("cannot get the sector size of %q: %w", disk, err)
+	}
+	bytes, err := d.Seek(0, 2)
+	if err != nil {
+		return "", fmt.Errorf("cannot get the size of %q: %w", disk, err)
+	}
+	extent, err := gpt.Grow(d, bytes, int64(sector), partitionName)
+	if err != nil {
+		return "", err
+	}
+	if extent.Size == size {
+		return device, nil
+	}
+	log.Info("state partition grows", "from", size, "to", extent.Size)
+	part := unix.BlkpgPartition{Start: extent.Start, Length: extent.Size, Pno: int32(number)}
+	arg := unix.BlkpgIoctlArg{
+		Op: unix.BLKPG_RESIZE_PARTITION, Datalen: int32(unsafe.Sizeof(part)), Data: (*byte)(unsafe.Pointer(&part)),
+	}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), unix.BLKPG, uintptr(unsafe.Pointer(&arg)))
+	if errno != 0 {
+		return "", fmt.Errorf("cannot tell the kernel that %q grows: %w", device, errno)
+	}
+	return device, nil
+}
+
+// findPartition returns device, number and size in bytes of the state partition as the kernel knows it. Class is
+// /sys/class/block.
+func findPartition(class, disk string) (device string, number int, size int64, err error) {
+	entries, err := filepath.Glob(filepath.Join(class, filepath.Base(disk), "*", "uevent"))
+	if err != nil {
+		return "", 0, 0, err
+	}
+	for _, path := range entries {
+		b, err := os.ReadFile(path)
+		if err != nil || !strings.Contains("\n"+string(b), "\nPARTNAME="+partitionName+"\n") {
+			continue
+		}
+		dir := filepath.Dir(path)
+		number, err := readNumber(filepath.Join(dir, "partition"))
+		if err != nil {
+			return "", 0, 0, err
+		}
+		sectors, err := readNumber(filepath.Join(dir, "size")) // in units of 512 bytes, whatever the disk's sectors are
+		if err != nil {
+			return "", 0, 0, err
+		}
+		return filepath.Join(filepath.Dir(disk), filepath.Base(dir)), int(number), sectors * 512, nil
+	}
+	return "", 0, 0, fmt.Errorf("cannot find a partition %q on %q", partitionName, disk)
+}
+
+func readNumber(path string) (int64, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+}
+
+// Superblocks of btrfs (linux/btrfs_tree.h): the first, the second copy and the magic's place in one. Mkfs.btrfs gives
+// them a temporary magic until everything else is written.
+const (
+	superblock     = 64 << 10
+	superblockCopy = 64 << 20
+	magicOffset    = 64
+	magic          = "_BHRfS_M"
+	magicUnmade    = "!BHRfS_M"
+)
+
+// makeFileSystem makes the file system before the seed if there is none yet.
+func (s *Store) makeFileSystem(ctx context.Context) error {
+	f, err := os.Open(s.device)
+	if err != nil {
+		return err
+	}
+	made, err := hasFileSystem(f)
+	f.Close()
+	if made || err != nil {
+		return err
+	}
+	args := []string{"--quiet", "--force", "--nodiscard", "--label", partitionName}
+	if s.Seed.Size > 0 {
+		args = append(args, "--byte-count", strconv.FormatInt(s.Seed.Offset, 10))
+	}
+	s.Log.Info("state's file system is made", "device", s.device)
+	_, err = s.Reaper.Run(ctx, reaper.Spec{Path: "/usr/sbin/mkfs.btrfs", Args: append(args, s.device)})
+	return err
+}
+
+// hasFileSystem tells whether the partition has a file system. Only one that is surely fresh, empty or left by an
+// unfinished mkfs, has none: anything else could be somebody's data with a damaged superblock, and is an error.
+func hasFileSystem(device io.ReaderAt) (bool, error) {
+	found := func(at int64) (string, error) {
+		b := make([]byte, len(magic))
+		_, err := device.ReadAt(b, at+magicOffset)
+		return string(b), err
+	}
+	first, err := found(superblock)
+	if err != nil {
+		return false, err
+	}
+	if first == magic {
+		return true, nil
+	}
+	second, err := found(superblockCopy)
+	if err != nil {
+		return false, err
+	}
+	if fresh := strings.Repeat("\x00", len(magic)); first != fresh && first != magicUnmade || second == magic {
+		return false, errors.New("the partition is neither empty nor a btrfs; nothing was changed")
+	}
+	return false, nil
+}
