@@ -41,7 +41,7 @@ func ReadModule(dir string) (*ModuleSpec, error) {
 
 // ReadTrees reads the named trees of a source folder, with the trees that they lie on. Its error is as that of Load.
 func ReadTrees(source string, names ...string) (map[string]*Tree, error) {
-	l := loader{source: source}
+	l := loader{source: source, reading: map[string]bool{}}
 	trees := map[string]*Tree{}
 	for _, n := range names {
 		l.tree(n, trees)

@@ -64,7 +64,7 @@ type namespaces struct {
 // attributes makes a child start in these namespaces.
 func (n namespaces) attributes() *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNS,
+		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWIPC,
 		Setpgid:    true,
 		Pdeathsig:  syscall.SIGKILL,
 	}

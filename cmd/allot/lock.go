@@ -88,7 +88,7 @@ func lockTools(cmd *cobra.Command, c *common) error {
 	if err != nil {
 		return err
 	}
-	trees, err := profile.ReadTrees(string(source), "tools", "solver")
+	trees, err := profile.ReadTrees(string(source), "tools", "solver", "check")
 	if err != nil {
 		return err
 	}
