@@ -45,31 +45,41 @@ func espFiles(s Spec) ([]fat32.File, error) {
 	files := []fat32.File{
 		{Path: BootPath(s.Layout.Arch), Data: s.SystemdBoot},
 		{Path: UKIPath(s.Version), Data: s.UKI},
-		{Path: loaderConfPath, Data: []byte(loaderConf)},
 	}
 	for _, v := range secureboot.Variables {
 		if auth := s.Auth[v]; auth != nil {
 			files = append(files, fat32.File{Path: AuthPath(v), Data: auth})
 		}
 	}
-	if !s.Layout.Arch.BootsBIOS() {
-		return files, nil
+	if s.Layout.Arch.BootsBIOS() {
+		files = append(files,
+			fat32.File{Path: GRUBPath(s.Version, "vmlinuz"), Data: s.Kernel},
+			fat32.File{Path: GRUBPath(s.Version, "initrd"), Data: s.Initrd},
+		)
 	}
-	config, err := grubConfig(s.Version, s.Cmdline)
+	text, err := TextFiles(s.Layout.Arch, s.Version, s.Cmdline, s.Kernel, s.Initrd)
 	if err != nil {
 		return nil, err
 	}
-	return append(files,
-		fat32.File{Path: GRUBPath(s.Version, "vmlinuz"), Data: s.Kernel},
-		fat32.File{Path: GRUBPath(s.Version, "initrd"), Data: s.Initrd},
-		fat32.File{Path: GRUBPath(s.Version, "SHA256SUMS"), Data: grubSums(s.Kernel, s.Initrd)},
-		fat32.File{Path: grubConfigPath, Data: []byte(config)},
-	), nil
+	return append(files, text...), nil
 }
 
-// grubSums are the hashes that GRUB checks, in the form of sha256sum.
-func grubSums(kernel, initrd []byte) []byte {
-	return fmt.Appendf(nil, "%x  vmlinuz\n%x  initrd\n", sha256.Sum256(kernel), sha256.Sum256(initrd))
+// TextFiles are the files of the EFI system partition that follow from a release's version, command line, kernel and
+// initrd: the configuration of the boot loaders, and the hashes that GRUB checks.
+func TextFiles(arch image.Arch, v image.Version, cmdline string, kernel, initrd []byte) ([]fat32.File, error) {
+	files := []fat32.File{{Path: loaderConfPath, Data: []byte(loaderConf)}}
+	if !arch.BootsBIOS() {
+		return files, nil
+	}
+	config, err := grubConfig(v, cmdline)
+	if err != nil {
+		return nil, err
+	}
+	sums := fmt.Appendf(nil, "%x  vmlinuz\n%x  initrd\n", sha256.Sum256(kernel), sha256.Sum256(initrd))
+	return append(files,
+		fat32.File{Path: GRUBPath(v, "SHA256SUMS"), Data: sums},
+		fat32.File{Path: grubConfigPath, Data: []byte(config)},
+	), nil
 }
 
 // checkESP refuses files that leave no room for the next update: the partition must take the boot files of two releases,

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -117,4 +118,22 @@ func Time(t time.Time) [16]byte {
 	binary.LittleEndian.PutUint16(b[:], uint16(t.Year()))
 	b[2], b[3], b[4], b[5], b[6] = byte(t.Month()), byte(t.Day()), byte(t.Hour()), byte(t.Minute()), byte(t.Second())
 	return b
+}
+
+// EnrolledCertificate returns the certificate that an authenticated variable enrols: the content of a file that NewKeys
+// names .auth. The variable's own signature is not checked.
+func EnrolledCertificate(auth []byte) (*x509.Certificate, error) {
+	const stamp, entry = 16, 28 + 16
+	if len(auth) < stamp+4 {
+		return nil, errors.New("no authenticated variable")
+	}
+	at := stamp + int64(binary.LittleEndian.Uint32(auth[stamp:]))
+	if at+entry > int64(len(auth)) || GUID(auth[at:]) != certX509 {
+		return nil, errors.New("authenticated variable holds no certificate")
+	}
+	content := auth[at:]
+	if int64(binary.LittleEndian.Uint32(content[16:])) != int64(len(content)) || binary.LittleEndian.Uint32(content[20:]) != 0 {
+		return nil, errors.New("authenticated variable holds more than one certificate")
+	}
+	return x509.ParseCertificate(content[entry:])
 }
