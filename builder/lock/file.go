@@ -46,14 +46,40 @@ func Parse(name string, b []byte) (*Lock, error) {
 	if _, err := image.ParseDigest(string(l.Inputs)); err != nil {
 		return nil, fmt.Errorf("cannot read lock %q: inputs: %w", name, err)
 	}
-	for tree, archs := range l.Trees {
-		for arch, packages := range archs {
-			if err := check(tree, arch, packages); err != nil {
-				return nil, fmt.Errorf("cannot read lock %q: %w", name, err)
+	if len(l.Trees) == 0 {
+		return nil, fmt.Errorf("cannot read lock %q: it has no trees; make it anew with allot lock", name)
+	}
+	for _, tree := range slices.Sorted(maps.Keys(l.Trees)) {
+		for _, arch := range slices.Sorted(maps.Keys(l.Trees[tree])) {
+			if i, err := check(tree, arch, l.Trees[tree][arch]); err != nil {
+				return nil, fmt.Errorf("cannot read lock %q: %stree %s, %s: %w", name, lineOf(b, tree, arch, i), tree, arch, err)
 			}
 		}
 	}
 	return l, nil
+}
+
+// lineOf says on which line package i of a list is, as long as the file looks as we write it.
+func lineOf(b []byte, tree string, arch image.Arch, i int) string {
+	inTree, inList := false, false
+	n := 0
+	for line := range bytes.Lines(b) {
+		n++
+		text := string(bytes.TrimSpace(line))
+		switch {
+		case strings.HasPrefix(text, "["):
+			inTree, inList = text == "[trees."+tree+"]", false
+		case text == string(arch)+" = [":
+			inList = inTree
+		case text == "]":
+			inList = false
+		case inList && i == 0:
+			return fmt.Sprintf("line %d: ", n)
+		case inList:
+			i--
+		}
+	}
+	return ""
 }
 
 // explain shows the place of a fault in TOML with the lines around it.
@@ -70,10 +96,13 @@ func explain(err error) error {
 	return err
 }
 
-// check tells what in one list cannot be.
-func check(tree string, arch image.Arch, packages []Package) error {
+// check tells what in one list cannot be, and at which package.
+func check(tree string, arch image.Arch, packages []Package) (int, error) {
 	if !treePattern.MatchString(tree) {
-		return fmt.Errorf("tree name %q is not one", tree)
+		return 0, fmt.Errorf("tree name %q is not one", tree)
+	}
+	if _, err := image.ParseArch(string(arch)); err != nil {
+		return 0, err
 	}
 	for i, p := range packages {
 		err := p.Check()
@@ -87,10 +116,10 @@ func check(tree string, arch image.Arch, packages []Package) error {
 			err = fmt.Errorf("package %s comes after %s; the list must be sorted by name", p.Name, packages[i-1].Name)
 		}
 		if err != nil {
-			return fmt.Errorf("tree %s, %s, entry %d: %w", tree, arch, i+1, err)
+			return i, err
 		}
 	}
-	return nil
+	return 0, nil
 }
 
 // Write writes the lock to path, which has the old content or all of the new one whatever happens.
