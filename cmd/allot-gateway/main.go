@@ -1,4 +1,4 @@
-// Command allot-gateway runs the gateway: allot-gateway CONFIG, with the listening socket as file descriptor 3. SIGHUP
+// Allot-gateway runs the gateway: allot-gateway CONFIG, with the listening socket as file descriptor 3. SIGHUP
 // makes it read CONFIG again, SIGTERM ends it when the requests under way are done.
 package main
 
@@ -41,6 +41,10 @@ func main() {
 func run(path string, log *slog.Logger) error {
 	debug.SetMemoryLimit(memoryLimit)
 	debug.SetGCPercent(50)
+	// Inherited from the supervisor is a score that would make the kernel kill anything else before.
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0); err != nil {
+		return fmt.Errorf("cannot take my place among those short of memory: %w", err)
+	}
 	if err := dropPrivileges(); err != nil {
 		return err
 	}

@@ -30,7 +30,6 @@ type Config struct {
 	Crun   string // program
 	Self   string // the supervisor's program, which knows HoldArgument
 	Run    string // folder for what lives until the next boot, such as /run/allotment
-	State  string // mount point of the state partition
 	Cgroup string // mount point of the cgroup v2 hierarchy
 	Resolv string // file for /etc/resolv.conf
 }
@@ -54,9 +53,15 @@ func (r *Runtime) serviceDir(s *plan.Service) string {
 
 func (r *Runtime) cgroupDir(s *plan.Service) string { return filepath.Join(r.config.Cgroup, s.Cgroup) }
 
-// Prepare mounts what the module's containers are made of and sets its limits: layers are the files, lowest first. What
-// an earlier supervisor prepared is kept.
-func (r *Runtime) Prepare(m *plan.Module, layers []string) error {
+// Sources are where a module's parts lie in the state partition.
+type Sources struct {
+	Layers  []string          // files, lowest first
+	Volumes map[string]string // folders by the volumes' names
+}
+
+// Prepare mounts what the module's containers are made of and sets its limits. What an earlier supervisor prepared is
+// kept.
+func (r *Runtime) Prepare(m *plan.Module, from Sources) error {
 	if err := limitModule(r.config.Cgroup, m); err != nil {
 		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
 	}
@@ -68,10 +73,10 @@ func (r *Runtime) Prepare(m *plan.Module, layers []string) error {
 		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
 	}
 	defer userns.Close()
-	if err := r.mountVolumes(m, userns); err != nil {
+	if err := r.mountVolumes(m, from.Volumes, userns); err != nil {
 		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
 	}
-	if err := r.mountRoot(m, layers, userns); err != nil {
+	if err := r.mountRoot(m, from.Layers, userns); err != nil {
 		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
 	}
 	return r.writeHosts(m)
@@ -105,33 +110,17 @@ func (r *Runtime) userNamespace(first uint32) (*os.File, error) {
 	return f, nil
 }
 
-func (r *Runtime) mountVolumes(m *plan.Module, userns *os.File) error {
-	for _, v := range m.Services[0].Volumes { // all services of a module have the same
-		source := filepath.Join(r.config.State, v.Source)
-		if err := ownVolume(source, v); err != nil {
-			return err
-		}
-		at := filepath.Join(r.moduleDir(m), "volumes", v.Name)
+func (r *Runtime) mountVolumes(m *plan.Module, folders map[string]string, userns *os.File) error {
+	for name, folder := range folders {
+		at := filepath.Join(r.moduleDir(m), "volumes", name)
 		if attached(at) {
 			continue
 		}
-		if err := mountVolume(source, at, userns); err != nil {
+		if err := mountVolume(folder, at, userns); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// ownVolume makes the volume's folder if the state partition's keeper has not, and gives an empty one to its user.
-func ownVolume(dir string, v plan.Volume) error {
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return fmt.Errorf("cannot make volume %q: %w", v.Name, err)
-	}
-	inside, err := os.ReadDir(dir)
-	if err != nil || len(inside) > 0 {
-		return err
-	}
-	return os.Lchown(dir, int(v.UID), int(v.GID))
 }
 
 func (r *Runtime) mountRoot(m *plan.Module, layers []string, userns *os.File) error {
@@ -185,7 +174,7 @@ func mountPoints(m *plan.Module) []string {
 			points = append(points, dir+"/")
 		}
 	}
-	for _, v := range m.Services[0].Volumes {
+	for _, v := range m.Volumes {
 		points = append(points, v.Path+"/")
 	}
 	return points
@@ -277,6 +266,29 @@ func (r *Runtime) isFirst(s *plan.Service, pid int) bool {
 	return false
 }
 
+// Dismiss unmounts what Prepare mounted; the module's containers must have ended.
+func (r *Runtime) Dismiss(m *plan.Module) error {
+	dir := r.moduleDir(m)
+	mounts := []string{filepath.Join(dir, "root")}
+	for _, parts := range []string{"layers", "volumes"} {
+		found, err := filepath.Glob(filepath.Join(dir, parts, "*"))
+		if err != nil {
+			return err
+		}
+		mounts = append(mounts, found...)
+	}
+	var errs []error
+	for _, at := range mounts {
+		if !attached(at) {
+			continue
+		}
+		if err := unix.Unmount(at, unix.UMOUNT_NOFOLLOW); err != nil {
+			errs = append(errs, fmt.Errorf("cannot unmount %q: %w", at, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Kill ends every process of the service at once.
 func (r *Runtime) Kill(s *plan.Service) error {
 	err := writeControl(r.cgroupDir(s), "cgroup.kill", "1")
@@ -317,7 +329,7 @@ func (r *Runtime) writeBundle(s *plan.Service, network string) error {
 		root: filepath.Join(module, "root"), hosts: filepath.Join(module, "hosts"), resolv: r.config.Resolv,
 		network: network, volumes: map[string]string{},
 	}
-	for _, v := range s.Volumes {
+	for _, v := range s.Module.Volumes {
 		at.volumes[v.Name] = filepath.Join(module, "volumes", v.Name)
 	}
 	spec, err := newSpec(s, at)

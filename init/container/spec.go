@@ -81,10 +81,7 @@ func nativeArch() specs.Arch {
 
 func newProcess(s *plan.Service) *specs.Process {
 	oom := oomScore
-	caps := s.Capabilities
-	if caps == nil {
-		caps = []string{} // an empty list drops all; none at all would keep them
-	}
+	caps := s.Capabilities // an empty list drops all
 	return &specs.Process{
 		User:            specs.User{UID: s.UID, GID: s.GID, AdditionalGids: []uint32{}},
 		Args:            s.Command,
@@ -120,7 +117,7 @@ func newMounts(s *plan.Service, at places) []specs.Mount {
 		}
 		mounts = append(mounts, inMemory(dir, s.UID, s.GID, mode))
 	}
-	for _, v := range s.Volumes {
+	for _, v := range s.Module.Volumes {
 		mounts = append(mounts, specs.Mount{
 			Destination: v.Path, Source: at.volumes[v.Name], Type: "bind",
 			Options: []string{"bind", "rw", "nosuid", "nodev", "noexec"},

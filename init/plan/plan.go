@@ -42,6 +42,7 @@ type Plan struct {
 // Module is one module with its share of the host.
 type Module struct {
 	Name       string
+	Title      string
 	Importance Importance
 	Layers     []image.Digest // lowest first
 	IPv4       netip.Prefix   // in the host bridge's network
@@ -51,6 +52,7 @@ type Module struct {
 	MemoryMax  int64  // bytes, of all services together
 	PIDsMax    int64
 	Services   []*Service // every service after those that it needs
+	Volumes    []Volume
 	HTTP       *image.HTTP
 }
 
@@ -65,7 +67,6 @@ type Service struct {
 	UID, GID     uint32 // inside the user namespace
 	Needs        []string
 	Tmpfs        []string
-	Volumes      []Volume
 	Capabilities []string
 	Stop         string // signal name
 	Ready        image.Check
@@ -74,7 +75,6 @@ type Service struct {
 // Volume is a folder of state and where a service sees it.
 type Volume struct {
 	Name     string
-	Source   string // below the state partition: volumes/module/volume
 	Path     string // in the container
 	UID, GID uint32 // inside the user namespace, and so on disk: see docs/decisions/volumes-are-id-mapped.md
 }
@@ -136,6 +136,7 @@ func newModule(index int, m *image.Module) (*Module, error) {
 	}
 	mod := &Module{
 		Name:       m.Name,
+		Title:      m.Title,
 		Importance: Importance(m.Importance),
 		Layers:     m.Layers,
 		IPv4:       nth(HostIPv4, index),
@@ -155,6 +156,10 @@ func newModule(index int, m *image.Module) (*Module, error) {
 	case Core, Normal, Optional:
 	default:
 		return nil, fmt.Errorf("no such importance as %q", m.Importance)
+	}
+	var err error
+	if mod.Volumes, err = newVolumes(m); err != nil {
+		return nil, err
 	}
 	services, err := newServices(mod, m)
 	if err != nil {
@@ -198,10 +203,6 @@ func newService(mod *Module, m *image.Module, s *image.Service) (*Service, error
 	if err != nil {
 		return nil, err
 	}
-	volumes, err := newVolumes(m)
-	if err != nil {
-		return nil, err
-	}
 	for _, dir := range s.Tmpfs {
 		if !cleanAbsolute(dir) {
 			return nil, fmt.Errorf("tmpfs %q is not a clean absolute path", dir)
@@ -210,7 +211,7 @@ func newService(mod *Module, m *image.Module, s *image.Service) (*Service, error
 	r := &Service{
 		Module: mod, Name: s.Name, ID: mod.Name + "." + s.Name, Cgroup: mod.Cgroup + "/" + s.Name,
 		Command: s.Command, Env: s.Env, UID: uint32(user.UID), GID: uint32(user.GID),
-		Needs: s.Needs, Tmpfs: s.Tmpfs, Volumes: volumes, Capabilities: s.Capabilities, Stop: s.Stop,
+		Needs: s.Needs, Tmpfs: s.Tmpfs, Capabilities: s.Capabilities, Stop: s.Stop,
 	}
 	if r.Stop == "" {
 		r.Stop = "SIGTERM"
@@ -235,8 +236,7 @@ func newVolumes(m *image.Module) ([]Volume, error) {
 			return nil, fmt.Errorf("volume %q: %w", v.Name, err)
 		}
 		all = append(all, Volume{
-			Name: v.Name, Source: path.Join("volumes", m.Name, v.Name), Path: v.Path,
-			UID: uint32(u.UID), GID: uint32(u.GID),
+			Name: v.Name, Path: v.Path, UID: uint32(u.UID), GID: uint32(u.GID),
 		})
 	}
 	return all, nil

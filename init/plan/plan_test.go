@@ -48,7 +48,7 @@ func TestModulesGetDistinctShares(t *testing.T) {
 	if s.UID != 33 || s.Stop != "SIGTERM" || s.Ready.Timeout != 60 || s.Cgroup != "/allotment/web/page" {
 		t.Errorf("service: %+v", s)
 	}
-	if v := s.Volumes[0]; v.Source != "volumes/web/content" || v.UID != 33 {
+	if v := a.Volumes[0]; v.Name != "content" || v.Path != "/srv" || v.UID != 33 {
 		t.Errorf("volume: %+v", v)
 	}
 	if n := len(p.Services()); n != 4 {

@@ -1,0 +1,113 @@
+// Allot-supervisor runs the box: PID 1 starts it with a pipe for its heartbeat as file descriptor 3, and does as its exit
+// code says. See docs/architecture.md.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"allotment/image"
+	"allotment/init/boot"
+	"allotment/init/console"
+	"allotment/init/container"
+	"allotment/init/reaper"
+	"allotment/init/state"
+	"allotment/init/supervisor"
+)
+
+const (
+	programs    = "/usr/lib/allotment/"
+	runDir      = "/run/allotment"
+	stateDir    = "/state"
+	heartbeatFD = 3
+	memoryLimit = 32 << 20 // bytes; the collector works harder near it
+)
+
+func main() {
+	if len(os.Args) == 2 && os.Args[1] == container.HoldArgument {
+		io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	debug.SetMemoryLimit(memoryLimit)
+	debug.SetGCPercent(50)
+	screen := console.New(console.Active())
+	code, err := run(screen)
+	if err != nil {
+		screen.Print("allotment: the supervisor cannot work: %v", err)
+		code = 1 // PID 1 starts it again, some times
+	}
+	screen.Close()
+	os.Exit(code)
+}
+
+func run(screen *console.Console) (int, error) {
+	unix.CloseOnExec(heartbeatFD)
+	facts, err := boot.ParseFacts(os.Getenv)
+	if err != nil {
+		return 0, err
+	}
+	manifest, err := readManifest(image.ManifestPath)
+	if err != nil {
+		return 0, err
+	}
+	if err := os.MkdirAll(runDir, 0o755); err != nil {
+		return 0, fmt.Errorf("cannot make %q: %w", runDir, err)
+	}
+	if err := protectFromOOM(); err != nil {
+		return 0, err
+	}
+	log := supervisor.NewLog(screen)
+	children := reaper.New()
+	s, err := supervisor.New(supervisor.Config{
+		Manifest: manifest, Slot: facts.Slot, Trial: facts.Trial,
+		Run: runDir, State: stateDir, Gateway: programs + "allot-gateway", Listen: ":80",
+		Container: container.Config{
+			Crun: "/usr/bin/crun", Self: programs + "allot-supervisor", Run: runDir, Cgroup: "/sys/fs/cgroup",
+			Resolv: runDir + "/resolv.conf",
+		},
+		OpenState: func(ctx context.Context) (supervisor.State, error) {
+			unix.Unmount(stateDir, unix.MNT_DETACH) // what an earlier supervisor of this boot has left
+			return state.Open(ctx, state.Config{
+				Disk: facts.Disk, Root: stateDir, Layers: manifest.Layers, Seed: manifest.Seed, Reaper: children, Log: log.Logger(),
+			})
+		},
+		Heartbeat: os.NewFile(heartbeatFD, "heartbeat"), Console: screen, Log: log,
+	}, children)
+	if err != nil {
+		return 0, err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return s.Run(ctx), nil
+}
+
+func readManifest(path string) (*image.Manifest, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the manifest: %w", err)
+	}
+	m := &image.Manifest{}
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("cannot read the manifest %q: %w", path, err)
+	}
+	if m.Format != image.ManifestFormat {
+		return nil, fmt.Errorf("cannot use the manifest %q: its format is %d, not %d", path, m.Format, image.ManifestFormat)
+	}
+	return m, nil
+}
+
+// protectFromOOM makes the kernel take any other process before this one when memory runs out.
+func protectFromOOM() error {
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("-900"), 0); err != nil {
+		return fmt.Errorf("cannot protect the supervisor: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package supervisor
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"allotment/init/container"
+	"allotment/init/network"
+	"allotment/init/plan"
+)
+
+// Events of bringing the box up.
+type (
+	eventNetwork    struct{ status network.Status }
+	eventFirewalled struct{}
+	eventState      struct{ state State }
+	eventPrepared   struct {
+		module *plan.Module
+		err    error
+	}
+	// eventBroken is an error after which the box is no good.
+	eventBroken struct {
+		stage string
+		err   error
+	}
+)
+
+// publicPorts are the TCP ports that the firewall opens.
+var publicPorts = []uint16{80}
+
+// bringUp does what comes before the services, in this order: nothing is on the network before the firewall is.
+func (s *Supervisor) bringUp(ctx context.Context) {
+	if err := network.Firewall(publicPorts); err != nil {
+		s.send(eventBroken{"network", err})
+		return
+	}
+	s.send(eventFirewalled{})
+	resolv := s.config.Container.Resolv
+	uplink := network.NewUplink(s.config.Manifest.Network, resolv, func(st network.Status) { s.send(eventNetwork{st}) }, s.warn)
+	var done sync.WaitGroup
+	done.Go(func() {
+		if err := uplink.Run(ctx); err != nil {
+			s.send(eventBroken{"network", err})
+		}
+	})
+	if err := network.Bridge(); err != nil {
+		s.send(eventBroken{"network", err})
+		return
+	}
+	state, err := s.config.OpenState(ctx)
+	if err != nil {
+		s.send(eventBroken{"state", err})
+		return
+	}
+	s.send(eventState{state})
+	if err := s.clock.Remember(filepath.Join(s.config.State, "system", "time")); err != nil {
+		s.warn(err)
+	}
+	done.Go(func() { s.clock.Run(ctx, s.online, s.onTime) })
+	for _, m := range s.plan.Modules {
+		done.Go(func() { s.send(eventPrepared{m, s.prepare(state, m)}) })
+	}
+	done.Wait()
+}
+
+// prepare makes what the module's services need.
+func (s *Supervisor) prepare(state State, m *plan.Module) error {
+	ns, err := network.Module(m, filepath.Join(s.config.Run, "net"))
+	if err != nil {
+		return err
+	}
+	from := container.Sources{Volumes: map[string]string{}}
+	for _, d := range m.Layers {
+		file, err := state.Layer(d)
+		if err != nil {
+			return err
+		}
+		from.Layers = append(from.Layers, file)
+	}
+	for _, v := range m.Volumes {
+		if from.Volumes[v.Name], err = state.Volume(m.Name, v.Name, int(v.UID), int(v.GID)); err != nil {
+			return err
+		}
+	}
+	if err := s.runtime.Prepare(m, from); err != nil {
+		return err
+	}
+	for _, u := range s.unitsOf[m] {
+		if err := u.job.(*serviceJob).open(ns, filepath.Join(s.config.State, "logs"), s.warn); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Supervisor) onState(e eventState) {
+	s.state = e.state
+	if err := s.config.Log.Keep(filepath.Join(s.config.State, "logs", "system")); err != nil {
+		s.warn(err)
+	}
+}
+
+func (s *Supervisor) onPrepared(ctx context.Context, e eventPrepared) {
+	for _, u := range s.unitsOf[e.module] {
+		if e.err != nil {
+			s.log.Error("cannot prepare a module", "module", e.module.Name, "error", e.err)
+			u.problem = e.err.Error()
+			u.machine.state = failed // nothing changes before the next boot
+			continue
+		}
+		u.prepared = true
+		s.adopt(ctx, u)
+	}
+}
+
+func (s *Supervisor) onNetwork(e eventNetwork) {
+	s.net = e.status
+	s.log.Info("network", "link", e.status.Link, "addresses", e.status.Addresses, "dns", e.status.DNS)
+	if a, ok := firstResolver(e.status); ok {
+		s.resolver.set(a)
+	}
+	if len(e.status.Addresses) > 0 {
+		select {
+		case s.online <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// onTime is called by the clock's goroutine.
+func (s *Supervisor) onTime(offset time.Duration) {
+	s.log.Info("the clock follows the time servers", "offset", offset.String())
+}
+
+// resolverAddr is the resolver's address, shared by the loop and the clock.
+type resolverAddr struct{ a atomic.Value }
+
+func (r *resolverAddr) set(a netip.Addr) { r.a.Store(a) }
+
+func (r *resolverAddr) get() (netip.Addr, bool) {
+	a, ok := r.a.Load().(netip.Addr)
+	return a, ok
+}
+
+// message is what a person reads of an error on the console.
+func message(stage string, err error) string {
+	return fmt.Sprintf("BOOT-FAIL stage=%s reason=%v", stage, err)
+}
