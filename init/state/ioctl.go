@@ -19,8 +19,11 @@ const (
 	btrfsCreateSubvolume = 0x5000940e // BTRFS_IOC_SUBVOL_CREATE
 )
 
-// immutableFlag is FS_IMMUTABLE_FL of linux/fs.h.
-const immutableFlag = 0x10
+// Flags of linux/fs.h: FS_IMMUTABLE_FL, and FS_VERITY_FL, which can be read but not set.
+const (
+	immutableFlag = 0x10
+	verityFlag    = 0x100000
+)
 
 // btrfsArgs is struct btrfs_ioctl_vol_args.
 type btrfsArgs struct {
@@ -93,6 +96,7 @@ func setImmutable(path string, on bool) error {
 	if want == flags {
 		return nil
 	}
+	want &^= verityFlag
 	return ioctl(path, "set flags", unix.FS_IOC_SETFLAGS, unsafe.Pointer(&want))
 }
 
