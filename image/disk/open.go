@@ -2,10 +2,12 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -22,6 +24,19 @@ type File struct {
 
 // ReadAt implements io.ReaderAt over the disk's bytes.
 func (f *File) ReadAt(b []byte, off int64) (int, error) { return f.f.ReadAt(b, off) }
+
+// NextData returns an offset at or behind off before which the disk has nothing but zeros from off on.
+func (f *File) NextData(off int64) int64 {
+	const seekData = 3 // SEEK_DATA of lseek(2)
+	next, err := f.f.Seek(off, seekData)
+	switch {
+	case errors.Is(err, syscall.ENXIO): // zeros up to the end
+		return f.Size
+	case err != nil: // the file system does not know
+		return off
+	}
+	return next
+}
 
 // Close ends the reading.
 func (f *File) Close() error { return f.f.Close() }

@@ -40,7 +40,7 @@ type signedData struct {
 	Version          int
 	DigestAlgorithms []pkix.AlgorithmIdentifier `asn1:"set"`
 	Content          contentInfo
-	Certificates     asn1.RawValue // with its tag [0]
+	Certificates     asn1.RawValue `asn1:"tag:0"` // with its tag
 	SignerInfos      []signerInfo  `asn1:"set"`
 }
 
@@ -48,7 +48,7 @@ type signerInfo struct {
 	Version         int
 	Issuer          issuerAndSerial
 	DigestAlgorithm pkix.AlgorithmIdentifier
-	Attributes      asn1.RawValue `asn1:"optional"` // with its tag [0]
+	Attributes      asn1.RawValue `asn1:"optional,tag:0"` // with its tag
 	Algorithm       pkix.AlgorithmIdentifier
 	Signature       []byte
 }
@@ -150,6 +150,18 @@ func newSignerInfo(message []byte, attributes asn1.RawValue, signer Signer) (sig
 		Algorithm:       rsaIdentifier,
 		Signature:       signature,
 	}, nil
+}
+
+// verifyDetached checks a SignedData as signDetached makes it.
+func verifyDetached(der, content []byte, cert *x509.Certificate) error {
+	var sd signedData
+	if rest, err := asn1.Unmarshal(der, &sd); err != nil || len(rest) > 0 {
+		return errors.New("signature is no CMS SignedData")
+	}
+	if len(sd.SignerInfos) != 1 || len(sd.SignerInfos[0].Attributes.FullBytes) > 0 || !sd.Content.Type.Equal(oidData) {
+		return errors.New("signature is not by one signer over plain data")
+	}
+	return cert.CheckSignature(x509.SHA256WithRSA, content, sd.SignerInfos[0].Signature)
 }
 
 // verifyContent checks a ContentInfo as signContent makes it against the certificates, one of which must be the

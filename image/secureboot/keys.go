@@ -7,18 +7,17 @@
 package secureboot
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"math/big"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 )
 
@@ -60,8 +59,8 @@ func NewKeys(dir string, now time.Time) error {
 	if err := writeKeys(tmp, now); err != nil {
 		return fmt.Errorf("cannot make keys: %w", err)
 	}
-	if err := os.Rename(tmp, dir); err != nil { // refuses a directory that is not empty
-		return fmt.Errorf("cannot make keys in %q, which must be empty or not exist: %w", dir, errors.Unwrap(err))
+	if err := syscall.Rename(tmp, dir); err != nil { // replaces an empty directory, and no other; os.Rename replaces none
+		return fmt.Errorf("cannot make keys in %q, which must be empty or not exist: %w", dir, err)
 	}
 	return nil
 }
@@ -128,6 +127,7 @@ func newSigner(v Variable, now time.Time) (Signer, error) {
 // LoadKeys reads what a build needs from a directory that NewKeys made: all files but PK.key and KEK.key.
 func LoadKeys(dir string) (*Keys, error) {
 	k := &Keys{Auth: map[Variable][]byte{}}
+	var authority *x509.Certificate // of the variable before, which signs the next one
 	for _, v := range Variables {
 		cert, err := LoadCertificate(filepath.Join(dir, string(v)+".crt"))
 		if err != nil {
@@ -138,9 +138,14 @@ func LoadKeys(dir string) (*Keys, error) {
 		if err != nil {
 			return nil, fmt.Errorf("cannot read key: %w; %s", err, remedy)
 		}
-		if !bytes.HasSuffix(auth, SignatureList(cert)) {
+		enrolled, err := OpenVariable(v, auth, authority)
+		if err != nil {
+			return nil, fmt.Errorf("cannot use key %q: %w; %s", path, err, remedy)
+		}
+		if !enrolled.Equal(cert) {
 			return nil, fmt.Errorf("cannot use key %q: it is not for %s.crt beside it; %s", path, v, remedy)
 		}
+		authority = cert
 		k.Auth[v] = auth
 		switch v {
 		case PK:

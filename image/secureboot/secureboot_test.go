@@ -78,6 +78,9 @@ func testPE(size int) []byte {
 }
 
 func TestNewKeys(t *testing.T) {
+	if err := NewKeys(t.TempDir(), now); err != nil {
+		t.Error("in an empty directory:", err)
+	}
 	dir := filepath.Join(t.TempDir(), "new", "keys")
 	if err := NewKeys(dir, now); err != nil {
 		t.Fatal(err)
@@ -144,7 +147,8 @@ func TestLoadKeysErrors(t *testing.T) {
 		{"certificate in place of a key", swap("db.crt", "db.key"), "db."},
 		{"damaged certificate", write("KEK.crt", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "KEK.crt"},
 		{"no KEK.auth", swap("KEK.auth", "lost"), "KEK.auth"},
-		{"variable of another key", swap("PK.auth", "KEK.auth"), ".auth"},
+		{"variable of another key", swap("PK.auth", "KEK.auth"), "PK.auth"},
+		{"variable by an unknown key", write("db.auth", "hello"), "db.auth"},
 	} {
 		dir := keyDir(t)
 		if err := c.damage(dir); err != nil {
@@ -260,6 +264,38 @@ func TestVariable(t *testing.T) {
 	if n := int(binary.LittleEndian.Uint32(auth[16:])); !bytes.Equal(auth[16+n:], list) {
 		t.Error("certificate length does not lead to the content")
 	}
+	if cert, err := OpenVariable(DB, auth, keys.KEK); err != nil || !cert.Equal(keys.DB.Cert) {
+		t.Errorf("OpenVariable: %v", err)
+	}
+	if _, err := OpenVariable(DB, auth, keys.PK); err == nil {
+		t.Error("a variable was accepted that KEK signed, not PK")
+	}
+	if _, err := OpenVariable(KEK, auth, keys.KEK); err == nil {
+		t.Error("db.auth was accepted for KEK")
+	}
+	n := int(binary.LittleEndian.Uint32(auth[16:]))
+	for i := range auth {
+		// The form of the CMS allows more than one encoding of what is not signed: its certificates, for example.
+		if i >= 16 && i < 16+n-256 {
+			continue
+		}
+		damaged := bytes.Clone(auth)
+		damaged[i] ^= 1
+		if _, err := OpenVariable(DB, damaged, keys.KEK); err == nil {
+			t.Errorf("byte %d flipped and not noticed", i)
+		}
+	}
+}
+
+// FuzzOpenVariable feeds variables to the reader; it must not panic, and accept no other certificate.
+func FuzzOpenVariable(f *testing.F) {
+	keys := loadTestKeys(f)
+	f.Add(keys.Auth[DB])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if cert, err := OpenVariable(DB, b, keys.KEK); err == nil && !cert.Equal(keys.DB.Cert) {
+			t.Error("a forged variable was accepted")
+		}
+	})
 }
 
 // FuzzVerifyPE feeds files to the reader; it must not panic, and accept nothing but what was signed.

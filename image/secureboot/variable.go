@@ -91,13 +91,7 @@ func SignatureList(cert *x509.Certificate) []byte {
 // variable's present content.
 func SignVariable(v Variable, content []byte, at time.Time, signer Signer) ([]byte, error) {
 	stamp := Time(at)
-	signed := v.UTF16()
-	vendor := v.Vendor()
-	signed = append(signed, vendor[:]...)
-	signed = binary.LittleEndian.AppendUint32(signed, VariableAttributes)
-	signed = append(signed, stamp[:]...)
-	signed = append(signed, content...)
-	cms, err := signDetached(signed, signer)
+	cms, err := signDetached(signedBytes(v, content, stamp), signer)
 	if err != nil {
 		return nil, fmt.Errorf("cannot sign variable %s: %w", v, err)
 	}
@@ -120,20 +114,39 @@ func Time(t time.Time) [16]byte {
 	return b
 }
 
-// EnrolledCertificate returns the certificate that an authenticated variable enrols: the content of a file that NewKeys
-// names .auth. The variable's own signature is not checked.
-func EnrolledCertificate(auth []byte) (*x509.Certificate, error) {
-	const stamp, entry = 16, 28 + 16
-	if len(auth) < stamp+4 {
+// OpenVariable checks what SignVariable made with a content of one certificate, and returns that certificate. Authority
+// is the certificate that must have signed it; nil means the certificate itself, as for PK.
+func OpenVariable(v Variable, auth []byte, authority *x509.Certificate) (*x509.Certificate, error) {
+	const stamp, certificate, list = 16, 24, 28 + 16
+	if len(auth) < stamp+certificate || GUID(auth[stamp+8:]) != certPKCS7 {
 		return nil, errors.New("no authenticated variable")
 	}
 	at := stamp + int64(binary.LittleEndian.Uint32(auth[stamp:]))
-	if at+entry > int64(len(auth)) || GUID(auth[at:]) != certX509 {
+	if at < stamp+certificate || at+list > int64(len(auth)) || GUID(auth[at:]) != certX509 {
 		return nil, errors.New("authenticated variable holds no certificate")
 	}
 	content := auth[at:]
-	if int64(binary.LittleEndian.Uint32(content[16:])) != int64(len(content)) || binary.LittleEndian.Uint32(content[20:]) != 0 {
-		return nil, errors.New("authenticated variable holds more than one certificate")
+	cert, err := x509.ParseCertificate(content[list:])
+	if err != nil {
+		return nil, err
 	}
-	return x509.ParseCertificate(content[entry:])
+	if !bytes.Equal(content, SignatureList(cert)) {
+		return nil, errors.New("authenticated variable holds more than one certificate of ours")
+	}
+	if authority == nil {
+		authority = cert
+	}
+	if err := verifyDetached(auth[stamp+certificate:at], signedBytes(v, content, [16]byte(auth)), authority); err != nil {
+		return nil, fmt.Errorf("authenticated variable %s: %w", v, err)
+	}
+	return cert, nil
+}
+
+// signedBytes is what the signature of an authenticated variable covers.
+func signedBytes(v Variable, content []byte, stamp [16]byte) []byte {
+	vendor := v.Vendor()
+	b := append(v.UTF16(), vendor[:]...)
+	b = binary.LittleEndian.AppendUint32(b, VariableAttributes)
+	b = append(b, stamp[:]...)
+	return append(b, content...)
 }

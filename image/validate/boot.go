@@ -3,6 +3,7 @@ package validate
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"debug/pe"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ func (c *check) boot() {
 	if e == nil {
 		return
 	}
-	c.findCert(e)
+	c.enrolment(e)
 	c.version(e)
 	if c.Version == "" {
 		return
@@ -75,22 +76,29 @@ func (c *check) readESP() *esp {
 	return e
 }
 
-// findCert takes the certificate from db.auth unless one was given; with one, db.auth must hold the same.
-func (c *check) findCert(e *esp) {
-	path := disk.AuthPath(secureboot.DB)
-	auth, ok := e.files[path]
-	if !ok {
-		c.breach(path, "is missing")
-		return
+// enrolment checks the variables by which a machine comes to trust the image's keys: each must be signed by the one
+// before. Without a given certificate, that in db.auth is what the boot files are compared with.
+func (c *check) enrolment(e *esp) {
+	var authority *x509.Certificate
+	for _, v := range secureboot.Variables {
+		path := disk.AuthPath(v)
+		auth, ok := e.files[path]
+		if !ok {
+			c.breach(path, "is missing")
+			return
+		}
+		cert, err := secureboot.OpenVariable(v, auth, authority)
+		if err != nil {
+			c.breach(path, "%v", err)
+			return
+		}
+		authority = cert
 	}
-	cert, err := secureboot.EnrolledCertificate(auth)
-	switch {
-	case err != nil:
-		c.breach(path, "%v", err)
-	case c.cert == nil:
-		c.cert = cert
-	case !cert.Equal(c.cert):
-		c.breach(path, "enrols another certificate than the given one")
+	if c.cert == nil {
+		c.cert = authority
+	}
+	if !authority.Equal(c.cert) {
+		c.breach(disk.AuthPath(secureboot.DB), "enrols another certificate than the given one")
 	}
 }
 
@@ -214,9 +222,6 @@ func (c *check) nothingElse(e *esp) {
 	known := []string{disk.BootPath(c.Arch), disk.UKIPath(c.Version)}
 	for _, v := range secureboot.Variables {
 		known = append(known, disk.AuthPath(v))
-		if _, ok := e.files[disk.AuthPath(v)]; !ok && v != secureboot.DB {
-			c.breach(disk.AuthPath(v), "is missing")
-		}
 	}
 	if c.Arch.BootsBIOS() {
 		known = append(known, disk.GRUBPath(c.Version, "vmlinuz"), disk.GRUBPath(c.Version, "initrd"))

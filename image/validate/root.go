@@ -146,20 +146,20 @@ func (c *check) seed() {
 		}
 		at += l.Size
 	}
-	c.wantZeros(disk.State, state, 0, seed.Offset)
-	c.wantZeros(disk.State, state, at, p.Size-at)
+	c.wantZeros(disk.State, p.Start, p.Start+seed.Offset)
+	c.wantZeros(disk.State, p.Start+at, p.Start+p.Size)
 }
 
 // other checks that slot B is empty, and what lies behind the data of slot A.
 func (c *check) other() {
 	for _, name := range []string{disk.RootB, disk.VerityB} {
-		if p, r, ok := c.partition(name); ok {
-			c.wantZeros(name, r, 0, p.Size)
+		if p, _, ok := c.partition(name); ok {
+			c.wantZeros(name, p.Start, p.Start+p.Size)
 		}
 	}
 	for _, room := range c.Room {
-		if p, r, ok := c.partition(room.Partition); ok && (p.Name == disk.RootA || p.Name == disk.VerityA) && room.Used <= p.Size {
-			c.wantZeros(p.Name, r, room.Used, p.Size-room.Used)
+		if p, _, ok := c.partition(room.Partition); ok && (p.Name == disk.RootA || p.Name == disk.VerityA) {
+			c.wantZeros(p.Name, p.Start+room.Used, p.Start+p.Size)
 		}
 	}
 }
