@@ -3,8 +3,11 @@ package qemutests
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -231,6 +234,9 @@ func firstExtent(t testing.TB, text []byte) (length, at int64) {
 	return length, at
 }
 
+// cluster is the allocation unit of the ESP, in bytes.
+const cluster = 8192
+
 // inESP is where in the image the middle of a file of the ESP lies.
 func (b *built) inESP(t testing.TB, name string) int64 {
 	t.Helper()
@@ -239,34 +245,43 @@ func (b *built) inESP(t testing.TB, name string) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const cluster = 8192
-	middle := len(content) / 2 / cluster * cluster
-	at, err := find(b.raw, esp, content[middle:middle+cluster])
+	f, err := os.Open(b.raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	at, err := findCluster(io.NewSectionReader(f, esp.start, esp.size), content[len(content)/2/cluster*cluster:][:cluster])
 	if err != nil {
 		t.Fatalf("cannot find %s in the ESP: %v", name, err)
 	}
-	return at + cluster/2
+	return esp.start + at + cluster/2
 }
 
-// find looks for a block in a partition, at multiples of its length from any sector on, and returns where it lies.
-func find(raw string, p partition, block []byte) (int64, error) {
-	f, err := os.Open(raw)
-	if err != nil {
+// findCluster looks for the one cluster of a FAT32 file system with that content.
+func findCluster(fat *io.SectionReader, want []byte) (int64, error) {
+	var boot [64]byte // Microsoft FAT specification, BPB_RsvdSecCnt, BPB_NumFATs and BPB_FATSz32
+	if _, err := fat.ReadAt(boot[:], 0); err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	buf := make([]byte, p.size)
-	if _, err := f.ReadAt(buf, p.start); err != nil {
-		return 0, err
+	reserved, tables := int64(binary.LittleEndian.Uint16(boot[14:])), int64(boot[16])
+	first := (reserved + tables*int64(binary.LittleEndian.Uint32(boot[36:]))) * 512
+	found := int64(-1)
+	got := make([]byte, len(want))
+	for at := first; at+cluster <= fat.Size(); at += cluster {
+		if _, err := fat.ReadAt(got, at); err != nil {
+			return 0, err
+		}
+		if bytes.Equal(got, want) {
+			if found >= 0 {
+				return 0, fmt.Errorf("the clusters at %d and %d are the same", found, at)
+			}
+			found = at
+		}
 	}
-	i := bytes.Index(buf, block)
-	if i < 0 {
-		return 0, fmt.Errorf("no such block")
+	if found < 0 {
+		return 0, errors.New("no such cluster")
 	}
-	if bytes.Index(buf[i+1:], block) >= 0 {
-		return 0, fmt.Errorf("more than one such block")
-	}
-	return p.start + int64(i), nil
+	return found, nil
 }
 
 // output runs a tool and returns what it wrote.
