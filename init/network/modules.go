@@ -30,6 +30,18 @@ func moduleMAC(m *plan.Module) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0xa1, 0x10, 0, b[2], b[3]}
 }
 
+// Loopback sets the loopback link of the thread's network namespace up.
+func Loopback() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("cannot find the loopback link: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("cannot set the loopback link up: %w", err)
+	}
+	return nil
+}
+
 // Bridge makes the bridge with the host's addresses, unless it is there.
 func Bridge() error {
 	attrs := netlink.NewLinkAttrs()
@@ -208,11 +220,7 @@ func configureModule(m *plan.Module, ns *os.File) error {
 			return err
 		}
 	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
+	if err := Loopback(); err != nil {
 		return err
 	}
 	eth, err := netlink.LinkByName(moduleLink)

@@ -39,6 +39,10 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 		s.send(eventBroken{"network", err})
 		return
 	}
+	if err := network.Loopback(); err != nil {
+		s.send(eventBroken{"network", err})
+		return
+	}
 	s.send(eventFirewalled{})
 	resolv := s.config.Container.Resolv
 	uplink := network.NewUplink(s.config.Manifest.Network, resolv, func(st network.Status) { s.send(eventNetwork{st}) }, s.warn)

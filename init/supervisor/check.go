@@ -25,19 +25,22 @@ func awaitReady(ctx context.Context, c image.Check, at netip.Addr) error {
 	if ask == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Duration(c.Timeout)*time.Second,
-		fmt.Errorf("not ready within %d s", c.Timeout))
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(c.Timeout)*time.Second)
 	defer cancel()
 	pause := time.NewTicker(checkEvery)
 	defer pause.Stop()
+	last := errors.New("no answer")
 	for {
 		err := ask(ctx)
 		if err == nil {
 			return nil
 		}
+		if ctx.Err() == nil { // else it is only that the time is over
+			last = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
+			return fmt.Errorf("not ready within %d s: %w", c.Timeout, last)
 		case <-pause.C:
 		}
 	}
