@@ -22,8 +22,11 @@ import (
 
 // Index is what the archive offers, out of verified indexes.
 type Index struct {
-	Date    time.Time // of the newest of the indexes
-	entries map[image.Arch][]Entry
+	Date time.Time // of the newest of the indexes
+
+	// Entries are the packages for an architecture, those of architecture all included, suite by suite. Several versions
+	// of one package can be among them.
+	Entries map[image.Arch][]Entry
 }
 
 // Entry is a package in an index, with the fields that say what it needs and what it does not stand beside.
@@ -38,15 +41,11 @@ var relations = []string{
 	"Priority", "Essential", "Multi-Arch", "Provides", "Pre-Depends", "Depends", "Conflicts", "Breaks", "Replaces",
 }
 
-// Entries returns the packages for an architecture, those of architecture all included, suite by suite. Several versions
-// of one package can be among them.
-func (x *Index) Entries(arch image.Arch) []Entry { return x.entries[arch] }
-
 // Newest returns the newest version of a package.
 func (x *Index) Newest(arch image.Arch, name string) (Package, error) {
 	var best Package
 	var version debversion.Version
-	for _, e := range x.entries[arch] {
+	for _, e := range x.Entries[arch] {
 		if e.Name != name {
 			continue
 		}
@@ -75,7 +74,7 @@ func (c *Client) Update(ctx context.Context, archs []image.Arch, now time.Time, 
 	if err != nil {
 		return nil, err
 	}
-	x := &Index{entries: map[image.Arch][]Entry{}}
+	x := &Index{Entries: map[image.Arch][]Entry{}}
 	var jobs []*indexJob
 	var total int64
 	for _, rel := range releases {
@@ -100,7 +99,7 @@ func (c *Client) Update(ctx context.Context, archs []image.Arch, now time.Time, 
 	err = group.Wait()
 	step.Done(err)
 	for _, j := range jobs {
-		x.entries[j.arch] = append(x.entries[j.arch], j.entries...)
+		x.Entries[j.arch] = append(x.Entries[j.arch], j.entries...)
 	}
 	return x, err
 }

@@ -26,14 +26,14 @@ func TestUpdate(t *testing.T) {
 		t.Errorf("date is %s, want %s", x.Date, want)
 	}
 	var got []Package
-	for _, e := range x.Entries(image.AMD64) {
+	for _, e := range x.Entries[image.AMD64] {
 		got = append(got, e.Package)
 	}
 	want := []Package{hello("trixie"), hello("trixie-updates"), hello("trixie-security")}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
-	if got := x.Entries(image.ARM64)[0].Relations; got.Get("Depends") != "libc6" || got.Get("Description") != "" {
+	if got := x.Entries[image.ARM64][0].Relations; got.Get("Depends") != "libc6" || got.Get("Description") != "" {
 		t.Errorf("relations are %v", got)
 	}
 	newest, err := x.Newest(image.AMD64, "hello")

@@ -61,7 +61,7 @@ func solverPackages(index *apt.Index, host image.Arch) ([]lock.Package, error) {
 		return nil, err
 	}
 	there := map[image.Digest]bool{}
-	for _, e := range index.Entries(host) {
+	for _, e := range index.Entries[host] {
 		there[e.SHA256] = true
 	}
 	packages := slices.Clone(l.Trees["solver"][host])

@@ -77,7 +77,7 @@ func newSolver(index *apt.Index, runner run.Runner, arch image.Arch) (*solver, e
 		runner: runner, dir: dir,
 		byHash: map[image.Digest]*apt.Entry{}, byName: map[string][]*apt.Entry{},
 	}
-	entries := index.Entries(arch)
+	entries := index.Entries[arch]
 	for i := range entries {
 		e := &entries[i]
 		if _, ok := s.byHash[e.SHA256]; !ok { // the same in two suites: the first one it is
@@ -135,24 +135,30 @@ func writeStanza(w io.Writer, e apt.Entry, more ...string) {
 
 // solve returns what has to be added for a wish, sorted by name.
 func (s *solver) solve(ctx context.Context, w wish) ([]lock.Package, error) {
-	status, err := s.status(w)
+	there := map[string]bool{}
+	for _, p := range w.present {
+		there[p.Name] = true
+	}
+	args := []string{"install", "--yes", "--no-remove", "--print-uris", "--"}
+	for _, name := range w.packages {
+		if len(s.byName[name]) == 0 { // apt would try it as a pattern
+			return nil, fmt.Errorf("there is no package %q in Debian; look for its name on https://packages.debian.org", name)
+		}
+		if !there[name] {
+			args = append(args, name)
+		}
+	}
+	status, err := s.status(w, there)
 	if err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(s.dir, "status"), status, 0o644); err != nil {
 		return nil, err
 	}
-	for _, name := range w.packages {
-		if len(s.byName[name]) == 0 {
-			return nil, fmt.Errorf("Debian has no package %q; look for its name on https://packages.debian.org", name)
-		}
-	}
 	var out bytes.Buffer
 	err = s.runner.Run(ctx, run.Command{
-		Name:   "apt-get",
-		Args:   slices.Concat([]string{"install", "--yes", "--no-remove", "--print-uris", "--"}, w.packages),
-		Env:    append(os.Environ(), "APT_CONFIG="+filepath.Join(s.dir, "apt.conf"), "LC_ALL=C.UTF-8"),
-		Stdout: &out,
+		Name: "apt-get", Args: args, Stdout: &out,
+		Env: append(os.Environ(), "APT_CONFIG="+filepath.Join(s.dir, "apt.conf"), "LC_ALL=C.UTF-8"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, strings.TrimSpace(out.String()))
@@ -179,14 +185,12 @@ func (s *solver) read(out string) ([]lock.Package, error) {
 	return packages, nil
 }
 
-// status is the list of installed packages that apt is to believe in: those that are present, and, needing nothing
-// themselves, those that are not wanted.
-func (s *solver) status(w wish) ([]byte, error) {
+// status is the list of installed packages that apt is to believe in: those that are present, and those that are not
+// wanted. What they need was settled before, or is not wanted either.
+func (s *solver) status(w wish, there map[string]bool) ([]byte, error) {
 	var b bytes.Buffer
-	there := map[string]bool{}
 	for _, p := range w.present {
-		there[p.Name] = true
-		writeStanza(&b, *s.byHash[p.SHA256], "Status", "install ok installed")
+		writeInstalled(&b, *s.byHash[p.SHA256], "Multi-Arch", "Provides", "Conflicts", "Breaks", "Replaces")
 	}
 	for _, name := range set(w.without) {
 		if there[name] || slices.Contains(w.packages, name) {
@@ -194,13 +198,17 @@ func (s *solver) status(w wish) ([]byte, error) {
 		}
 		entries := s.byName[name]
 		if len(entries) == 0 {
-			return nil, fmt.Errorf("Debian has no package %q that is to be left out", name)
+			return nil, fmt.Errorf("there is no package %q in Debian to be left out", name)
 		}
-		e := *entries[len(entries)-1] // of the newest suite
-		e.Relations = slices.DeleteFunc(slices.Clone(e.Relations), func(f deb.Field) bool {
-			return f.Name != "Provides" && f.Name != "Multi-Arch"
-		})
-		writeStanza(&b, e, "Status", "install ok installed")
+		writeInstalled(&b, *entries[len(entries)-1], "Multi-Arch", "Provides")
 	}
 	return b.Bytes(), nil
+}
+
+// writeInstalled writes a package as installed, with some of its relations.
+func writeInstalled(w io.Writer, e apt.Entry, relations ...string) {
+	e.Relations = slices.DeleteFunc(slices.Clone(e.Relations), func(f deb.Field) bool {
+		return !slices.Contains(relations, f.Name)
+	})
+	writeStanza(w, e, "Status", "install ok installed")
 }
