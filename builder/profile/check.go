@@ -9,7 +9,7 @@ import (
 )
 
 var (
-	nameForm    = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+	nameForm    = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$`)
 	accountForm = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	packageForm = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`) // Debian Policy 5.6.1
 	octalForm   = regexp.MustCompile(`^[0-7]{3,4}$`)
@@ -57,7 +57,7 @@ func (d *document) name(key, s string, form *regexp.Regexp) bool {
 }
 
 var forms = map[*regexp.Regexp]string{
-	nameForm:    "a small letter, then at most 30 small letters, digits and hyphens",
+	nameForm:    "a small letter, then at most 31 small letters, digits and hyphens, no hyphen last",
 	accountForm: "a small letter, then at most 31 small letters, digits, hyphens and underscores",
 	packageForm: "the name of a Debian package: small letters, digits, plus, minus and points",
 	octalForm:   "three or four octal digits, such as 0755",

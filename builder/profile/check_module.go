@@ -95,6 +95,10 @@ func (c *moduleCheck) mountPoint(key, p string) bool {
 	if !c.d.path(key, p) {
 		return false
 	}
+	if strings.Contains(p, ":") {
+		c.d.fault(key, "", "%q has a colon, which overlayfs cannot have in paths", p)
+		return false
+	}
 	for _, taken := range []string{"/proc", "/sys", "/dev"} {
 		if p == taken || inside(p, taken) {
 			c.d.fault(key, "", "%q is the runtime's own", p)

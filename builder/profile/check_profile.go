@@ -48,6 +48,9 @@ func checkProfile(d *document, p *Profile) {
 		d.number("disk."+key, n, 0, maxDisk)
 	}
 	checkNetwork(d, &p.Network)
+	if len(p.Time.Servers) == 0 {
+		d.missing("time.servers", `write, for instance, servers = ["0.debian.pool.ntp.org"]`)
+	}
 	for i, s := range p.Time.Servers {
 		if _, err := netip.ParseAddr(s); err != nil && !hostForm.MatchString(s) {
 			d.fault(item("time.servers", i), "want a host name or an address", "time server %q is not usable", s)
