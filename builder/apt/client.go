@@ -1,6 +1,7 @@
 package apt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,24 +31,18 @@ const parallel = 4
 type Client struct {
 	cache  cache.Dir
 	places profile.Debian
-	epoch  int64
+	epochs []int64
 	http   *transfer
 	keys   func(names ...string) openpgp.EntityList
 }
 
 // New returns a client of the given places. Packages that the mirror no longer has are looked for in the snapshot
-// service as of epoch, a lock's; 0 leaves that service out.
-func New(c cache.Dir, places profile.Debian, epoch int64) *Client {
-	for _, p := range []struct {
-		url *string
-		or  string
-	}{{&places.Mirror, DefaultMirror}, {&places.Security, DefaultSecurity}, {&places.Snapshot, DefaultSnapshot}} {
-		if *p.url == "" {
-			*p.url = p.or
-		}
-		*p.url = strings.TrimSuffix(*p.url, "/")
-	}
-	return &Client{cache: c, places: places, epoch: epoch, http: newTransfer(), keys: debianKeys}
+// service as of the given epochs, those of the locks that name them; 0 stands for none.
+func New(c cache.Dir, places profile.Debian, epochs ...int64) *Client {
+	places.Mirror = strings.TrimSuffix(cmp.Or(places.Mirror, DefaultMirror), "/")
+	places.Security = strings.TrimSuffix(cmp.Or(places.Security, DefaultSecurity), "/")
+	places.Snapshot = strings.TrimSuffix(cmp.Or(places.Snapshot, DefaultSnapshot), "/")
+	return &Client{cache: c, places: places, epochs: epochs, http: newTransfer(), keys: debianKeys}
 }
 
 // Fetch returns the paths of verified packages in the order of packages, fetching what the cache lacks.
@@ -59,18 +54,16 @@ func (c *Client) Fetch(ctx context.Context, packages []Package, to progress.Repo
 			bytes += p.Size
 		}
 	}
-	add := func(int64) {}
-	var step progress.Step = progress.Silent{}.Step("", 0)
-	if missing > 0 {
-		step = to.Step(fmt.Sprintf("fetch %d packages", missing), bytes)
-		add = step.Add
+	if missing == 0 {
+		to = progress.Silent{} // what takes no time is no step; the paths are found all the same
 	}
+	step := to.Step(fmt.Sprintf("fetch %d packages", missing), bytes)
 	paths := make([]string, len(packages))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for i, p := range packages {
 		group.Go(func() (err error) {
-			paths[i], err = c.fetch(ctx, p, add)
+			paths[i], err = c.fetch(ctx, p, step.Add)
 			return err
 		})
 	}
@@ -133,14 +126,16 @@ func (c *Client) urls(p Package) []string {
 		mirror, archive = c.places.Security, "debian-security"
 	}
 	urls := []string{mirror + "/" + p.Path}
-	if c.epoch == 0 {
-		return urls
-	}
-	// The service takes a snapshot some hours after the archive's date, and answers with the last one before the time that
-	// it is asked for: so ask for a day later first. The archives keep a package longer than that.
-	for _, after := range []time.Duration{24 * time.Hour, 0} {
-		at := time.Unix(c.epoch, 0).Add(after).UTC().Format("20060102T150405Z")
-		urls = append(urls, c.places.Snapshot+"/archive/"+archive+"/"+at+"/"+p.Path)
+	for _, epoch := range c.epochs {
+		if epoch == 0 {
+			continue
+		}
+		// The service takes a snapshot some hours after the archive's date, and answers with the last one before the time
+		// that it is asked for: so ask for a day later first. The archives keep a package longer than that.
+		for _, after := range []time.Duration{24 * time.Hour, 0} {
+			at := time.Unix(epoch, 0).Add(after).UTC().Format("20060102T150405Z")
+			urls = append(urls, c.places.Snapshot+"/archive/"+archive+"/"+at+"/"+p.Path)
+		}
 	}
 	return urls
 }

@@ -287,7 +287,7 @@ func TestFetchGivesUp(t *testing.T) {
 	a := newArchive(t)
 	a.handlers[poolPath()] = func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) }
 	c := a.client(t)
-	c.epoch = 0
+	c.epochs = []int64{0}
 	if _, err := c.Fetch(t.Context(), []Package{hello(suite)}, progress.Silent{}); err == nil {
 		t.Error("fetched a package out of nothing")
 	}

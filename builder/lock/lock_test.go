@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,6 +143,38 @@ func TestCommittedLocks(t *testing.T) {
 		if b, _ := os.ReadFile(path); !bytes.Equal(b, l.Encode()) {
 			t.Errorf("%s is not as allot lock writes it", path)
 		}
+	}
+}
+
+// TestCommittedLocksFit checks that nobody changed packages without making the lock anew.
+func TestCommittedLocksFit(t *testing.T) {
+	profiles, _ := filepath.Glob("../../profiles/*.toml")
+	if len(profiles) == 0 {
+		t.Error("no profiles")
+	}
+	for _, path := range profiles {
+		p, err := profile.Load(path)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		l, err := Read(strings.TrimSuffix(path, ".toml") + ".lock")
+		if err != nil {
+			t.Error(err)
+		} else if err := l.Check(p); err != nil {
+			t.Error(err)
+		}
+	}
+	l, err := Read("../tools/tools.lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	trees, err := profile.ReadTrees("../..", slices.Collect(maps.Keys(l.Trees))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Inputs != InputsOf(trees, []image.Arch{image.AMD64, image.ARM64}) {
+		t.Error("tools.lock does not fit its trees any more; make it anew with: allot lock --tools")
 	}
 }
 
