@@ -2,7 +2,7 @@
 // writes is what an EFI system partition needs: every file contiguous, names up to 255 characters, one time for all.
 //
 // Source: Microsoft, "FAT: General Overview of On-Disk Format", version 1.03. Why the project has its own writer:
-// docs/decisions/esp-writer.md.
+// docs/decisions/0005-own-fat32.md.
 package fat32
 
 import (
