@@ -17,6 +17,8 @@ import (
 	goerofs "github.com/erofs/go-erofs"
 
 	"allotment/builder/apt"
+	"allotment/builder/deb"
+	"allotment/builder/lock"
 	"allotment/builder/profile"
 	"allotment/builder/rootfs"
 	"allotment/builder/tools"
@@ -336,4 +338,61 @@ func isELF(path string) bool {
 	}
 	f.Close()
 	return true
+}
+
+// TestShippedTrees makes the trees that we ship of the packages that are locked for them, for every architecture.
+func TestShippedTrees(t *testing.T) {
+	p, err := profile.Load("../../profiles/minimal.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := lock.Read("../../profiles/minimal.lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := cache.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	archive := apt.New(c, p.Debian, l.Epoch)
+	for _, arch := range p.Archs {
+		made := map[string]*rootfs.Tree{}
+		for _, name := range []string{"root", "debian-base", "web"} {
+			packages := l.Trees[name][arch]
+			paths, err := archive.Fetch(t.Context(), packages, progress.Silent{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var debs []rootfs.Deb
+			for i, p := range packages {
+				data, err := deb.DataTarCached(t.Context(), c, paths[i], p.SHA256)
+				if err != nil {
+					t.Fatal(err)
+				}
+				debs = append(debs, rootfs.Deb{Name: p.Name, Version: p.Version, DataTar: data})
+			}
+			tr, err := rootfs.Build(t.Context(), debs, p.Trees[name], made[p.Trees[name].Base])
+			if err != nil {
+				t.Fatalf("%s: %v", arch, err)
+			}
+			if len(tr.Warnings) > 0 {
+				t.Errorf("%s: tree %q has warnings:\n%s", arch, name, strings.Join(tr.Warnings, "\n"))
+			}
+			made[name] = tr
+		}
+		layer, err := made["web"].Subtract(made["debian-base"])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if layer.Lookup("/usr/sbin/nginx") == nil || layer.Lookup("/etc/passwd") != nil {
+			t.Errorf("%s: the layer of module web lacks nginx, or has what its base has", arch)
+		}
+		for name, tr := range made {
+			for _, shell := range []string{"/bin/sh", "/usr/bin/dpkg", "/usr/bin/apt"} {
+				if tr.Lookup(shell) != nil {
+					t.Errorf("%s: tree %q has %s", arch, name, shell)
+				}
+			}
+		}
+	}
 }
