@@ -11,7 +11,7 @@ import (
 	"allotment/internal/run"
 )
 
-// BlockSize is the block size of our images in bytes; their length is a multiple of it.
+// BlockSize is the block size of our images in bytes; their size is a multiple of it.
 const BlockSize = 4096
 
 // Options are what makes an image this image. The same tar file and options give the same bytes.
@@ -39,9 +39,8 @@ func Make(ctx context.Context, r run.Runner, tarPath, outPath string, o Options)
 	if err != nil {
 		return err
 	}
-	padded := (st.Size() + BlockSize - 1) / BlockSize * BlockSize
-	if err := os.Truncate(outPath, padded); err != nil {
-		return fmt.Errorf("cannot pad EROFS image: %w", err)
+	if st.Size()%BlockSize != 0 { // dm-verity and the store count in blocks
+		return fmt.Errorf("cannot use EROFS image %q: its %d bytes are not whole blocks", outPath, st.Size())
 	}
 	return nil
 }
