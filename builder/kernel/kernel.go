@@ -35,8 +35,8 @@ type Kernel struct {
 	Root      string // the same for the root: all curated modules, stage 1's too
 }
 
-// Extract takes the kernel out of dataTar, the path of the plain data.tar of a linux-image package whose hash is sha256.
-// The cache keeps the result.
+// Extract takes the kernel out of dataTar, the path of the plain data.tar of a linux-image package. The package's hash
+// sha256 is the key under which the cache keeps the result.
 func Extract(ctx context.Context, c cache.Dir, dataTar string, sha256 image.Digest) (*Kernel, error) {
 	key := cache.Key(revision, sha256, string(modulesTOML))
 	dir, err := c.Make(ctx, "kernel", key, func(tmp string) error {

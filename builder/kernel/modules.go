@@ -130,6 +130,9 @@ func softNames(softdep []string) []string {
 // writeModules writes modules and their indexes into dir, the folder of a release. Where sameFile is given, modules are
 // hard links to the files that it names.
 func writeModules(dir string, modules map[string]*module, sameFile func(string) string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	var dep, alias, soft strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(modules)) {
 		m := modules[name]
@@ -154,16 +157,17 @@ func writeModules(dir string, modules map[string]*module, sameFile func(string) 
 			fmt.Fprintf(&soft, "softdep %s %s\n", name, s)
 		}
 	}
-	for name, text := range map[string]*strings.Builder{"modules.dep": &dep, "modules.alias": &alias, "modules.softdep": &soft} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text.String()), 0o644); err != nil {
+	indexes := map[string]string{"dep": dep.String(), "alias": alias.String(), "softdep": soft.String()}
+	for name, text := range indexes {
+		if err := os.WriteFile(filepath.Join(dir, "modules."+name), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// dependencies is the right side of a line of modules.dep: everything that m needs, directly or not, so that the modules
-// are loaded from right to left (modules.dep(5)).
+// dependencies is the right side of a line of modules.dep: everything that m needs, directly or not. Modules are loaded
+// from right to left (modules.dep(5)).
 func dependencies(modules map[string]*module, m *module) string {
 	var order []string // first to be loaded first
 	seen := map[string]bool{}
