@@ -110,6 +110,9 @@ func (c *Client) releases(ctx context.Context, now time.Time) ([]*release, error
 	for _, suite := range Suites() {
 		url := c.suiteURL(suite) + "/InRelease"
 		b, err := c.get(ctx, url)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		if err != nil {
 			return nil, fmt.Errorf("cannot get Debian's index: %w\n  making a lock needs the network; building from a lock does not, "+
 				"once its packages are in the cache", err)

@@ -174,7 +174,7 @@ func TestFlippedBytes(t *testing.T) {
 	for _, ext := range []string{".gz", ".xz", ".zst"} {
 		file, data := makeDeb(t, ext)
 		noticed := 0
-		for i := range file {
+		for i := 0; i < len(file); i += 5 {
 			damaged := bytes.Clone(file)
 			damaged[i] ^= 0x10
 			got, err := readAll(t, damaged)
@@ -184,8 +184,8 @@ func TestFlippedBytes(t *testing.T) {
 				t.Errorf("tar%s: byte %d flipped, and other data read without error", ext, i)
 			}
 		}
-		if noticed < len(file)/2 {
-			t.Errorf("tar%s: only %d of %d flipped bytes noticed", ext, noticed, len(file))
+		if noticed < len(file)/10 {
+			t.Errorf("tar%s: only %d flipped bytes of %d noticed", ext, noticed, len(file)/5)
 		}
 	}
 }

@@ -160,6 +160,9 @@ func (s *solver) solve(ctx context.Context, w wish) ([]lock.Package, error) {
 		Name: "apt-get", Args: args, Stdout: &out,
 		Env: append(os.Environ(), "APT_CONFIG="+filepath.Join(s.dir, "apt.conf"), "LC_ALL=C.UTF-8"),
 	})
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, strings.TrimSpace(out.String()))
 	}
