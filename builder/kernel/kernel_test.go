@@ -183,7 +183,7 @@ func TestExtractErrors(t *testing.T) {
 		{"lost dependency", archive(t, vmlinuz, ko(t, "fs/x/a-fs", "depends=gone")), `lacks "gone"`},
 		{"no ELF", archive(t, vmlinuz, file{disk, []byte("x")}), "cannot read module"},
 		{"no xz", archive(t, vmlinuz, file{disk + ".xz", []byte("x")}), "cannot unpack"},
-		{"cut off", archive(t, vmlinuz, ko(t, "lib/base"))[:4*512-100], "unexpected EOF"},
+		{"cut off", archive(t, vmlinuz, ko(t, "lib/base"))[:4*512-300], "unexpected EOF"},
 	}
 	for _, test := range tests {
 		if _, err := extracted(t, test.data, exampleList); err == nil || !strings.Contains(err.Error(), test.want) {
