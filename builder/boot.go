@@ -45,8 +45,8 @@ type bootFiles struct {
 }
 
 // boot makes the boot files for a root file system.
-func (b *build) boot(ctx context.Context, k *kernel.Kernel, r *rootFS, programs string) (*bootFiles, error) {
-	f := &bootFiles{cmdline: b.commandLine(r)}
+func (b *build) boot(ctx context.Context, p *parts) (*bootFiles, error) {
+	f := &bootFiles{cmdline: b.commandLine(p.root)}
 	efi, err := b.bootFolder(ctx, "systemd-boot-efi", "/usr/lib/systemd/boot/efi")
 	if err != nil {
 		return nil, err
@@ -56,14 +56,14 @@ func (b *build) boot(ctx context.Context, k *kernel.Kernel, r *rootFS, programs 
 			return nil, err
 		}
 	}
-	if f.kernel, err = os.ReadFile(k.Image); err != nil {
+	if f.kernel, err = os.ReadFile(p.kernel.Image); err != nil {
 		return nil, err
 	}
-	if f.initrd, err = b.initrd(ctx, k, programs); err != nil {
+	if f.initrd, err = b.initrd(ctx, p.kernel, p.programs); err != nil {
 		return nil, err
 	}
 	step := b.Progress.Step("assemble and sign the boot files", 0)
-	err = b.sign(f, k, efi)
+	err = b.sign(f, p.kernel, efi)
 	step.Done(err)
 	return f, err
 }

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"allotment/builder/apt"
+	"allotment/builder/kernel"
 	"allotment/builder/lock"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
@@ -54,32 +56,41 @@ func Build(ctx context.Context, o Options) (*Result, error) {
 	if r, ok := b.upToDate(); ok {
 		return r, nil
 	}
-	programs, err := b.programs(ctx)
-	if err != nil {
+	p := &parts{}
+	if p.programs, err = b.programs(ctx); err != nil {
 		return nil, err
 	}
 	toolRoot, err := tools.Open(ctx, b.Cache, b.archive, b.Progress)
 	if err != nil {
 		return nil, err
 	}
-	layers, modules, err := b.layers(ctx, toolRoot)
-	if err != nil {
+	if p.layers, p.modules, err = b.layers(ctx, toolRoot); err != nil {
 		return nil, err
 	}
-	kernel, err := b.kernel(ctx)
-	if err != nil {
+	if p.kernel, err = b.kernel(ctx); err != nil {
 		return nil, err
 	}
-	root, err := b.root(ctx, toolRoot, kernel, programs, layers, modules)
-	if err != nil {
+	if p.root, err = b.root(ctx, toolRoot, p); err != nil {
 		return nil, err
 	}
-	boot, err := b.boot(ctx, kernel, root, programs)
-	if err != nil {
+	if p.boot, err = b.boot(ctx, p); err != nil {
 		return nil, err
 	}
-	return b.outputs(ctx, toolRoot, layers, root, boot)
+	return b.outputs(ctx, toolRoot, p)
 }
+
+// parts are what an image is put together from, in the order in which they are made.
+type parts struct {
+	programs string   // folder of the device's programs
+	layers   []*Layer // of all modules, each once
+	modules  []module
+	kernel   *kernel.Kernel
+	root     *rootFS
+	boot     *bootFiles
+}
+
+// time is the time that everything in the image bears.
+func (b *build) time() time.Time { return time.Unix(b.epoch, 0).UTC() }
 
 // prepare reads what the whole build depends on and fails early where something is missing.
 func prepare(ctx context.Context, o Options) (*build, error) {

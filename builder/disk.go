@@ -3,7 +3,6 @@ package builder
 import (
 	"context"
 	"os"
-	"time"
 
 	"allotment/builder/tools"
 	"allotment/image/disk"
@@ -22,27 +21,27 @@ func (b *build) layout(layers []*Layer) (disk.Layout, error) {
 }
 
 // disk makes the raw disk image path.
-func (b *build) disk(ctx context.Context, t *tools.Root, path string, layers []*Layer, r *rootFS, f *bootFiles) error {
-	layout, err := b.layout(layers)
+func (b *build) disk(ctx context.Context, t *tools.Root, path string, p *parts) error {
+	layout, err := b.layout(p.layers)
 	if err != nil {
 		return err
 	}
 	spec := disk.Spec{
-		Output: path, Layout: layout, Version: b.Profile.Version, RootHash: r.hash, Time: time.Unix(b.epoch, 0).UTC(),
-		SystemdBoot: f.loader, UKI: f.uki, Auth: b.keys.Auth,
-		Kernel: f.kernel, Initrd: f.initrd, Cmdline: f.cmdline, GRUBModules: f.grubModules,
-		Root: r.erofs, Verity: r.verity,
+		Output: path, Layout: layout, Version: b.Profile.Version, RootHash: p.root.hash, Time: b.time(),
+		SystemdBoot: p.boot.loader, UKI: p.boot.uki, Auth: b.keys.Auth,
+		Kernel: p.boot.kernel, Initrd: p.boot.initrd, Cmdline: p.boot.cmdline, GRUBModules: p.boot.grubModules,
+		Root: p.root.erofs, Verity: p.root.verity,
 		Tools: t.With(b.Out),
 	}
 	total := int64(0)
-	for _, p := range []string{r.erofs, r.verity} {
-		st, err := os.Stat(p)
+	for _, file := range []string{p.root.erofs, p.root.verity} {
+		st, err := os.Stat(file)
 		if err != nil {
 			return err
 		}
 		total += st.Size()
 	}
-	for _, l := range layers {
+	for _, l := range p.layers {
 		spec.Layers = append(spec.Layers, l.EROFS)
 		total += l.Size
 	}

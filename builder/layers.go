@@ -45,7 +45,7 @@ func (b *build) layers(ctx context.Context, t *tools.Root) ([]*Layer, []module, 
 	var modules []module
 	for _, spec := range b.Profile.Modules {
 		m := module{Module: spec.Module}
-		chain, err := b.chain(&spec.Tree)
+		chain, err := b.Profile.Chain(&spec.Tree)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -64,20 +64,6 @@ func (b *build) layers(ctx context.Context, t *tools.Root) ([]*Layer, []module, 
 		modules = append(modules, m)
 	}
 	return layers, modules, nil
-}
-
-// chain lists the declarations that decl stands on, lowest first, and decl.
-func (b *build) chain(decl *profile.Tree) ([]*profile.Tree, error) {
-	chain := []*profile.Tree{decl}
-	for decl.Base != "" {
-		base := b.Profile.Trees[decl.Base]
-		if base == nil || len(chain) > 8 {
-			return nil, fmt.Errorf("cannot find the base %q of tree %q", decl.Base, decl.Name)
-		}
-		chain = append([]*profile.Tree{base}, chain...)
-		decl = base
-	}
-	return chain, nil
 }
 
 // layer makes the layer of the last declaration of a chain.
@@ -141,13 +127,12 @@ func (b *build) tree(ctx context.Context, chain []*profile.Tree) (tree, base *ro
 
 // writeEROFS writes tree to a tar file and turns that into an EROFS file, whose UUID follows from the tar file's bytes.
 func (b *build) writeEROFS(ctx context.Context, t *tools.Root, tree *rootfs.Tree, tar, out string) error {
-	epoch := time.Unix(b.epoch, 0).UTC()
-	digest, err := writeTar(tree, tar, epoch)
+	digest, err := writeTar(tree, tar, b.time())
 	if err != nil {
 		return fmt.Errorf("cannot write %q: %w", tar, err)
 	}
 	id := verity.UUID(digest.Bytes()[:16])
-	return erofs.Make(ctx, t, tar, out, erofs.Options{UUID: id.String(), Epoch: epoch})
+	return erofs.Make(ctx, t, tar, out, erofs.Options{UUID: id.String(), Epoch: b.time()})
 }
 
 // writeTar writes tree to a new file and returns the file's digest.

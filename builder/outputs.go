@@ -14,7 +14,7 @@ import (
 
 // outputs writes the disk image in every form that the profile names, then their sums, the list of packages and the build
 // record. They get their final names together, when all are whole.
-func (b *build) outputs(ctx context.Context, t *tools.Root, layers []*Layer, r *rootFS, f *bootFiles) (*Result, error) {
+func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, error) {
 	if err := os.MkdirAll(b.Out, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot write images: %w", err)
 	}
@@ -25,22 +25,31 @@ func (b *build) outputs(ctx context.Context, t *tools.Root, layers []*Layer, r *
 	defer os.RemoveAll(work)
 	base := filepath.Join(work, filepath.Base(b.base()))
 	raw := base + "." + string(disk.Raw)
-	if err := b.disk(ctx, t.With(work), raw, layers, r, f); err != nil {
+	if err := b.disk(ctx, t.With(work), raw, p); err != nil {
 		return nil, err
 	}
 	images, err := b.images(ctx, t.With(work), raw, base)
 	if err != nil {
 		return nil, err
 	}
-	sums, err := writeSums(base, images)
+	containers, err := b.writeContainers(ctx, base, work, p.modules)
 	if err != nil {
 		return nil, err
 	}
-	record, err := b.writeRecord(base, layers, r, f, images)
+	packages, err := b.writePackages(base, p.programs, p.layers)
 	if err != nil {
 		return nil, err
 	}
-	outputs, err := publish(append(images, sums, record), b.Out)
+	files := append(images, containers, packages)
+	sums, err := writeSums(base, files)
+	if err != nil {
+		return nil, err
+	}
+	record, err := b.writeRecord(base, p, files)
+	if err != nil {
+		return nil, err
+	}
+	outputs, err := publish(append(files, sums, record), b.Out)
 	if err != nil {
 		return nil, err
 	}
@@ -105,8 +114,8 @@ func writeSums(base string, outputs []Output) (Output, error) {
 }
 
 // writeRecord writes the build record.
-func (b *build) writeRecord(base string, layers []*Layer, r *rootFS, f *bootFiles, outputs []Output) (Output, error) {
-	rec, err := b.record(layers, r, f, outputs)
+func (b *build) writeRecord(base string, p *parts, outputs []Output) (Output, error) {
+	rec, err := b.record(p, outputs)
 	if err != nil {
 		return Output{}, err
 	}

@@ -65,7 +65,7 @@ func (b *build) inputsKey() (string, error) {
 	parts := []any{code, b.toolsID, b.goVersion, b.Arch, b.Lock, b.keys.DB.Cert.Raw, b.keys.Auth, b.Out, b.Profile.Outputs,
 		b.Profile.Version, b.Profile.Kernel, b.Profile.Disk, b.Profile.Network, b.Profile.Time, b.Profile.Title}
 	for _, spec := range b.Profile.Modules {
-		chain, err := b.chain(&spec.Tree)
+		chain, err := b.Profile.Chain(&spec.Tree)
 		if err != nil {
 			return "", err
 		}
@@ -75,7 +75,7 @@ func (b *build) inputsKey() (string, error) {
 		}
 		parts = append(parts, spec.Module, key)
 	}
-	rootChain, err := b.chain(b.Profile.Trees[rootTree])
+	rootChain, err := b.Profile.Chain(b.Profile.Trees[rootTree])
 	if err != nil {
 		return "", err
 	}
@@ -149,7 +149,7 @@ type recordOutput struct {
 }
 
 // record gathers the build record.
-func (b *build) record(layers []*Layer, r *rootFS, f *bootFiles, outputs []Output) (*record, error) {
+func (b *build) record(p *parts, outputs []Output) (*record, error) {
 	code, err := b.Source.Key(append(builderFolders, deviceFolders...)...)
 	if err != nil {
 		return nil, err
@@ -157,17 +157,17 @@ func (b *build) record(layers []*Layer, r *rootFS, f *bootFiles, outputs []Outpu
 	rec := &record{
 		Format: 1, Profile: b.Profile.Name, Version: b.Profile.Version, Arch: b.Arch, Epoch: b.epoch,
 		Lock: image.NewDigest(sha256.Sum256(b.Lock.Encode())), Go: b.goVersion, Code: code,
-		DBCert: image.NewDigest(sha256.Sum256(b.keys.DB.Cert.Raw)), RootHash: r.hash.String(),
-		UKI: image.NewDigest(sha256.Sum256(f.uki)), Tools: []string{}, Layers: []recordLayer{},
+		DBCert: image.NewDigest(sha256.Sum256(b.keys.DB.Cert.Raw)), RootHash: p.root.hash.String(),
+		UKI: image.NewDigest(sha256.Sum256(p.boot.uki)), Tools: []string{}, Layers: []recordLayer{},
 	}
 	toolLock, err := tools.Lock()
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range toolLock.All(image.Arch(runtime.GOARCH), "tools") {
-		rec.Tools = append(rec.Tools, p.String())
+	for _, tool := range toolLock.All(image.Arch(runtime.GOARCH), "tools") {
+		rec.Tools = append(rec.Tools, tool.String())
 	}
-	for _, l := range layers {
+	for _, l := range p.layers {
 		oci, err := fileDigest(l.Tar)
 		if err != nil {
 			return nil, err

@@ -10,7 +10,6 @@ import (
 	"path"
 	"path/filepath"
 
-	"allotment/builder/kernel"
 	"allotment/builder/rootfs"
 	"allotment/builder/tools"
 	"allotment/image"
@@ -35,10 +34,9 @@ type rootFS struct {
 
 // root makes the root file system: the declared tree, kernel modules, our programs and the manifest, which names
 // every layer by digest.
-func (b *build) root(ctx context.Context, t *tools.Root, k *kernel.Kernel, programs string, layers []*Layer,
-	modules []module) (*rootFS, error) {
-	r := &rootFS{manifest: b.manifest(k, layers, modules)}
-	chain, err := b.chain(b.Profile.Trees[rootTree])
+func (b *build) root(ctx context.Context, t *tools.Root, p *parts) (*rootFS, error) {
+	r := &rootFS{manifest: b.manifest(p)}
+	chain, err := b.Profile.Chain(b.Profile.Trees[rootTree])
 	if err != nil {
 		return nil, err
 	}
@@ -46,10 +44,10 @@ func (b *build) root(ctx context.Context, t *tools.Root, k *kernel.Kernel, progr
 	if err != nil {
 		return nil, err
 	}
-	key := cache.Key(treeKey, b.rootCode, k, programs, r.manifest)
+	key := cache.Key(treeKey, b.rootCode, p.kernel, p.programs, r.manifest)
 	dir, err := b.Cache.Make(ctx, "roots", key, func(tmp string) error {
 		step := b.Progress.Step("make the root file system", 0)
-		err := b.fillRoot(ctx, t, r, k, programs, tmp)
+		err := b.fillRoot(ctx, t, r, p, tmp)
 		step.Done(err)
 		return err
 	})
@@ -66,25 +64,25 @@ func (b *build) root(ctx context.Context, t *tools.Root, k *kernel.Kernel, progr
 }
 
 // manifest describes the system to the device.
-func (b *build) manifest(k *kernel.Kernel, layers []*Layer, modules []module) image.Manifest {
+func (b *build) manifest(p *parts) image.Manifest {
 	m := image.Manifest{
 		Format: image.ManifestFormat, Name: b.Profile.Name, Title: b.Profile.Title, Version: b.Profile.Version,
-		Arch: b.Arch, Epoch: b.epoch, Kernel: k.Release, Network: b.Profile.Network, Time: b.Profile.Time,
+		Arch: b.Arch, Epoch: b.epoch, Kernel: p.kernel.Release, Network: b.Profile.Network, Time: b.Profile.Time,
 		Layers: []image.Layer{}, Modules: []image.Module{},
 	}
-	for _, l := range layers {
+	for _, l := range p.layers {
 		m.Layers = append(m.Layers, l.Layer)
 		m.Seed.Size += l.Size
 	}
 	m.Seed.Offset = disk.SeedOffset(m.Seed.Size)
-	for _, mod := range modules {
+	for _, mod := range p.modules {
 		m.Modules = append(m.Modules, mod.Module)
 	}
 	return m
 }
 
-func (b *build) fillRoot(ctx context.Context, t *tools.Root, r *rootFS, k *kernel.Kernel, programs, dir string) error {
-	chain, err := b.chain(b.Profile.Trees[rootTree])
+func (b *build) fillRoot(ctx context.Context, t *tools.Root, r *rootFS, p *parts, dir string) error {
+	chain, err := b.Profile.Chain(b.Profile.Trees[rootTree])
 	if err != nil {
 		return err
 	}
@@ -92,10 +90,10 @@ func (b *build) fillRoot(ctx context.Context, t *tools.Root, r *rootFS, k *kerne
 	if err != nil {
 		return err
 	}
-	if err := addFolder(tree, k.Root); err != nil {
+	if err := addFolder(tree, p.kernel.Root); err != nil {
 		return err
 	}
-	if err := addPrograms(tree, programs); err != nil {
+	if err := addPrograms(tree, p.programs); err != nil {
 		return err
 	}
 	manifest, err := json.MarshalIndent(r.manifest, "", "  ")

@@ -18,7 +18,7 @@ func newLock(c *common) *cobra.Command {
 	var keep string
 	var tools bool
 	cmd := &cobra.Command{
-		Use:   "lock PROFILE",
+		Use:   "lock PROFILE...",
 		Short: "Resolve the packages of a profile and write its lock",
 		Long: `Resolve the packages of a profile (main, updates and security of Debian 13) for every architecture it names, and write
 the lock beside it. The archive's signatures are verified; the lock then names every package by version, size and SHA-256,
@@ -27,7 +27,7 @@ one on a line, so that the change can be read as a diff.
 Debian's mirrors drop versions that are replaced. With --keep, every locked package is also kept in a folder, which the
 profile can name as debian.pool.`,
 		Example: "  allot lock garden-club\n  git diff profiles/garden-club.lock",
-		Args:    cobra.MaximumNArgs(1),
+		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && !tools {
 				return fmt.Errorf("cannot lock nothing: name a profile, or use --tools")
