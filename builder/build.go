@@ -123,7 +123,7 @@ func prepare(ctx context.Context, o Options) (*build, error) {
 		return nil, err
 	}
 	b.toolsID = cache.Key(toolLock)
-	b.archive = apt.New(o.Cache, o.Profile.Debian, b.epoch)
+	b.archive = apt.New(o.Cache, o.Profile.Debian, b.epoch, toolLock.Epoch)
 	b.key, err = b.inputsKey()
 	return b, err
 }

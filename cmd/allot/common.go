@@ -10,8 +10,10 @@ import (
 	"github.com/spf13/pflag"
 
 	"allotment/builder"
+	"allotment/builder/apt"
 	"allotment/builder/lock"
 	"allotment/builder/profile"
+	"allotment/builder/tools"
 	"allotment/image"
 	"allotment/internal/cache"
 	"allotment/internal/progress"
@@ -115,4 +117,15 @@ func (c *common) progress() (progress.Reporter, func()) {
 	}
 	r := terminal.New(os.Stderr)
 	return r, func() { r.Close() }
+}
+
+// tools opens the tool root, fetched from the given places where the cache lacks it.
+func (c *common) tools(ctx context.Context, dir cache.Dir, places profile.Debian) (*tools.Root, error) {
+	l, err := tools.Lock()
+	if err != nil {
+		return nil, err
+	}
+	report, done := c.progress()
+	defer done()
+	return tools.Open(ctx, dir, apt.New(dir, places, l.Epoch), report)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"allotment/builder/profile"
 	"allotment/image/disk"
 	"allotment/image/secureboot"
 	"allotment/image/validate"
@@ -74,7 +75,7 @@ func (c *common) openImage(ctx context.Context, path string) (*disk.File, error)
 	if err != nil {
 		return nil, err
 	}
-	root, err := c.tools(ctx, dir)
+	root, err := c.tools(ctx, dir, profile.Debian{})
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,6 +12,7 @@ import (
 	"allotment/builder/lock"
 	"allotment/builder/lock/resolve"
 	"allotment/builder/profile"
+	"allotment/builder/tools"
 	"allotment/image"
 )
 
@@ -24,8 +26,8 @@ func newLock(c *common) *cobra.Command {
 the lock beside it. The archive's signatures are verified; the lock then names every package by version, size and SHA-256,
 one on a line, so that the change can be read as a diff.
 
-Debian's mirrors drop versions that are replaced. With --keep, every locked package is also kept in a folder, which the
-profile can name as debian.pool.`,
+Debian's mirrors drop versions that are replaced. With --keep, every locked package, and every tool that a build
+needs on this kind of host, is also kept in a folder, which the profile can name as debian.pool.`,
 		Example: "  allot lock garden-club\n  git diff profiles/garden-club.lock",
 		Args:    cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -75,6 +77,11 @@ func lockProfile(cmd *cobra.Command, c *common, arg, keep string) error {
 		for _, arch := range p.Archs {
 			all = append(all, l.All(arch)...)
 		}
+		toolLock, err := tools.Lock()
+		if err != nil {
+			return err
+		}
+		all = append(all, toolLock.All(image.Arch(runtime.GOARCH))...) // so that the folder is enough for a build here
 		if err := archive.Keep(cmd.Context(), all, keep, report); err != nil {
 			return err
 		}

@@ -57,7 +57,7 @@ func checkModule(cmd *cobra.Command, c *common, dir, with string) error {
 		return fmt.Errorf("cannot check module %q: the lock of %q has no packages for it; add it to modules in %s and run: allot lock %s",
 			filepath.Base(dir), with, p.profile.File, with)
 	}
-	root, err := c.tools(cmd.Context(), p.cache)
+	root, err := c.tools(cmd.Context(), p.cache, p.profile.Debian)
 	if err != nil {
 		return err
 	}

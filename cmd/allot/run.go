@@ -9,13 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"allotment/builder/apt"
 	"allotment/builder/profile"
-	"allotment/builder/tools"
 	"allotment/image"
 	"allotment/image/secureboot"
 	"allotment/image/secureboot/varstore"
-	"allotment/internal/cache"
 	"allotment/qemu-tests/vm"
 )
 
@@ -72,7 +69,7 @@ func runImage(cmd *cobra.Command, c *common, f *runFlags, arg string) error {
 			return err
 		}
 	}
-	root, err := c.tools(ctx, cacheDir)
+	root, err := c.tools(ctx, cacheDir, profile.Debian{})
 	if err != nil {
 		return err
 	}
@@ -116,13 +113,6 @@ func (c *common) buildForRun(ctx context.Context, f *runFlags, arg string, arch 
 	}
 	disk, err = r.Image("qcow2")
 	return disk, keys, err
-}
-
-// tools opens the tool root.
-func (c *common) tools(ctx context.Context, dir cache.Dir) (*tools.Root, error) {
-	report, done := c.progress()
-	defer done()
-	return tools.Open(ctx, dir, apt.New(dir, profile.Debian{}, 0), report)
 }
 
 // enrolled makes a variable store in which the firmware's Secure Boot keys are those in the folder keys.
