@@ -130,7 +130,7 @@ func (b *built) formatJudges(suffix string) []judge {
 		return []int64{int64(i)}
 	}
 	js := []judge{{"qemu-img compare " + suffix, file, func(f string) []string {
-		return []string{"qemu-img", "compare", "-s", "-f", "raw", "-F", qemuName, b.raw, f}
+		return []string{"qemu-img", "compare", "-f", "raw", "-F", qemuName, b.raw, f}
 	}, "Images are identical", "", inUKI}}
 	if suffix == "qcow2" {
 		// The entries of the refcount table, whose place the header has at byte 48, point to refcount blocks.
