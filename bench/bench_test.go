@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 	"time"
@@ -37,6 +38,16 @@ func TestReport(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
+	}
+}
+
+func TestWeigh(t *testing.T) {
+	image := make([]byte, 10*4096+100)
+	image[4096] = 1
+	image[10*4096+99] = 1
+	size, data, err := weigh(bytes.NewReader(image))
+	if err != nil || size != 10*4096+100 || data != 4096+100 {
+		t.Errorf("size %d, data %d, error %v", size, data, err)
 	}
 }
 

@@ -25,7 +25,7 @@ type cost struct {
 type builds struct {
 	cold, changed, again cost   // from nothing; after a change of one file of a module; after none
 	disk                 string // raw image
-	size, download       int64  // bytes that the raw image really holds, and of the compressed one
+	size, data, download int64  // bytes of the raw image, of it without holes, and of the compressed one
 	base                 int64  // bytes of the compressed image without the modules that it brings along
 }
 
@@ -157,12 +157,33 @@ func (r *builds) measure(compressed string) error {
 	if err != nil {
 		return err
 	}
-	d, err := os.Stat(r.disk)
+	f, err := os.Open(r.disk)
 	if err != nil {
 		return err
 	}
-	r.download, r.size = c.Size(), d.Sys().(*syscall.Stat_t).Blocks*512
-	return nil
+	defer f.Close()
+	r.download = c.Size()
+	r.size, r.data, err = weigh(f)
+	return err
+}
+
+// weigh returns the length of a disk image, and how much of it lies in blocks of 4 KiB that are not all zero.
+func weigh(r io.Reader) (size, data int64, err error) {
+	block, zeros := make([]byte, 4096), make([]byte, 4096)
+	for {
+		n, err := io.ReadFull(r, block)
+		size += int64(n)
+		if !bytes.Equal(block[:n], zeros[:n]) {
+			data += int64(n)
+		}
+		switch err {
+		case nil:
+		case io.EOF, io.ErrUnexpectedEOF:
+			return size, data, nil
+		default:
+			return size, data, err
+		}
+	}
 }
 
 //go:embed peer.sh

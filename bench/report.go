@@ -75,7 +75,8 @@ func (r report) rows() []row {
 		{"build from nothing, CPU s", o.cold.cpu.Seconds(), p.cold.cpu.Seconds(), ""},
 		{"build, one file of a module changed, s", o.changed.wall.Seconds(), 0, "under 10"},
 		{"build, nothing changed, s", o.again.wall.Seconds(), 0, "about 1"},
-		{"disk image, MB of data", mb(o.size), mb(p.size), ""},
+		{"disk image, MB", mb(o.size), mb(p.size), ""},
+		{"disk image without zeros, MB", mb(o.data), mb(p.data), ""},
 		{"download (zstd), MB", mb(o.download), mb(p.download), ""},
 		{"download without modules, MB", mb(o.base), 0, "under 90"},
 	}

@@ -16,7 +16,8 @@ import (
 const (
 	worthALine = time.Second            // a step that took less leaves no line behind
 	redraw     = 200 * time.Millisecond // between two drawings of the bars
-	repeat     = 10 * time.Second       // between two plain lines of one step
+	first      = 3 * time.Second        // until the first plain line of a step
+	repeat     = 10 * time.Second       // until the next one, and as long again as the step has taken
 )
 
 // Reporter implements progress.Reporter. Its methods may be called from several goroutines.
@@ -103,7 +104,7 @@ func (r *Reporter) Step(name string, total int64) progress.Step {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	s := &step{reporter: r, name: name, total: total, start: now, speak: now.Add(worthALine)}
+	s := &step{reporter: r, name: name, total: total, start: now, speak: now.Add(first)}
 	r.running = append(r.running, s)
 	return s
 }
@@ -158,8 +159,9 @@ func (r *Reporter) refresh() {
 		if now.Before(s.speak) {
 			continue
 		}
-		s.speak = now.Add(repeat)
-		r.flush(fmt.Sprintf("%s: %s%s\n", s.name, s.amount("")+comma(s.bytes), seconds(now.Sub(s.start))))
+		took := now.Sub(s.start)
+		s.speak = now.Add(max(repeat, took))
+		r.flush(fmt.Sprintf("%s: %s%s\n", s.name, s.amount("")+comma(s.bytes), seconds(took)))
 	}
 }
 
