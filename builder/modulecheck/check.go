@@ -42,7 +42,22 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	unpacked, err := o.unpack(ctx, p)
+	normal, err := o.normal(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	return compare(normal, built, o.Trees, p.own)
+}
+
+// installation is a normal installation.
+type installation struct {
+	before *rootfs.Tree // unpacked only
+	after  *rootfs.Tree // all scripts have run
+}
+
+// normal makes a normal installation of all packages.
+func (o *Options) normal(ctx context.Context, p *packages) (*installation, error) {
+	before, err := o.unpack(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -50,11 +65,8 @@ func Check(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	installed, err := rootfs.ReadTar(ctx, tar)
-	if err != nil {
-		return nil, err
-	}
-	return compare(installed, unpacked, built, o.Trees, p.own)
+	after, err := rootfs.ReadTar(ctx, tar)
+	return &installation{before, after}, err
 }
 
 // debFile is a package with its verified file.
