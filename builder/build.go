@@ -44,6 +44,7 @@ type build struct {
 	treeCode  string // and those of our code that makes trees
 	rootCode  string // and those of our code that makes the root and the boot files
 	key       string // hash of every input
+	warnings  []string
 }
 
 // Build makes the images of one architecture. When nothing has changed since they were last made it only says so.

@@ -122,6 +122,7 @@ func (b *build) tree(ctx context.Context, chain []*profile.Tree) (tree, base *ro
 			return nil, nil, err
 		}
 	}
+	b.warnings = append(b.warnings, tree.Warnings...)
 	return tree, base, nil
 }
 

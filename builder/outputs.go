@@ -53,7 +53,7 @@ func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, 
 	if err != nil {
 		return nil, err
 	}
-	return &Result{Base: b.base(), Outputs: outputs, Fresh: true}, b.remember(ctx, outputs)
+	return &Result{Base: b.base(), Outputs: outputs, Fresh: true, Warnings: b.warnings}, b.remember(ctx, outputs)
 }
 
 // images makes the forms of the raw image that the profile names.

@@ -20,6 +20,8 @@ type Result struct {
 	Base    string   // path of the images without their suffixes
 	Outputs []Output // images first, then sums, packages and record
 	Fresh   bool     // false: nothing had changed since the last build
+
+	Warnings []string // of the trees that were made, such as patterns that fit nothing
 }
 
 // Output is one finished file.
@@ -46,6 +48,9 @@ func (r *Result) Text() string {
 	var s strings.Builder
 	if !r.Fresh {
 		fmt.Fprintf(&s, "nothing has changed since the last build\n")
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintf(&s, "warning: %s\n", w)
 	}
 	for _, o := range r.Outputs {
 		fmt.Fprintf(&s, "%9.1f MB  %s  %s\n", float64(o.Size)/1e6, o.Digest.Short(), o.Path)

@@ -96,6 +96,9 @@ func (b *build) fillRoot(ctx context.Context, t *tools.Root, r *rootFS, p *parts
 	if err := addPrograms(tree, p.programs); err != nil {
 		return err
 	}
+	if err := addOSRelease(tree, b.osRelease()); err != nil {
+		return err
+	}
 	manifest, err := json.MarshalIndent(r.manifest, "", "  ")
 	if err != nil {
 		return err
@@ -127,6 +130,14 @@ func addPrograms(tree *rootfs.Tree, folder string) error {
 		}
 	}
 	return tree.PutLink("/usr/sbin/init", path.Join(lib, "allot-init"))
+}
+
+// addOSRelease adds os-release(5), by which tools that look at a disk know what it holds.
+func addOSRelease(tree *rootfs.Tree, text string) error {
+	if err := tree.PutFile("/usr/lib/os-release", 0o644, rootfs.Content{Bytes: []byte(text)}); err != nil {
+		return err
+	}
+	return tree.PutLink("/etc/os-release", "../usr/lib/os-release")
 }
 
 // addFolder adds the folders and regular files below dir to the root of tree.

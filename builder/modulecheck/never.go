@@ -20,7 +20,7 @@ var never = []rule{
 	{"/sys", "", "kernel"},
 	{"/tmp", "", "temporary"},
 	{"/var/tmp", "", "temporary"},
-	{"/var/cache/*/**", "", "cache"},
+	{"/var/cache/*/*", "", "cache"},
 	{"/etc/ld.so.cache", "", "cache"},
 	{"/**/__pycache__", "", "cache of Python"},
 	{"/etc/ssl/certs/*.[0-9]", "", "hash link to a certificate"},
