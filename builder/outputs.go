@@ -10,6 +10,7 @@ import (
 
 	"allotment/builder/tools"
 	"allotment/image/disk"
+	"allotment/image/validate"
 )
 
 // outputs writes the disk image in every form that the profile names, then their sums, the list of packages and the build
@@ -26,6 +27,9 @@ func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, 
 	base := filepath.Join(work, filepath.Base(b.base()))
 	raw := base + "." + string(disk.Raw)
 	if err := b.disk(ctx, t.With(work), raw, p); err != nil {
+		return nil, err
+	}
+	if err := b.judge(raw); err != nil {
 		return nil, err
 	}
 	images, err := b.images(ctx, t.With(work), raw, base)
@@ -54,6 +58,26 @@ func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, 
 		return nil, err
 	}
 	return &Result{Base: b.base(), Outputs: outputs, Fresh: true, Warnings: b.warnings}, b.remember(ctx, outputs)
+}
+
+// judge checks every invariant of the finished raw image, as allot inspect does: what breaks one is never published.
+func (b *build) judge(raw string) error {
+	f, err := os.Open(raw)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	step := b.Progress.Step("check the disk image", 0)
+	_, err = validate.Image(f, st.Size(), validate.Options{Cert: b.keys.DB.Cert})
+	step.Done(err)
+	if err != nil {
+		return fmt.Errorf("cannot publish an image that breaks its invariants: %w", err)
+	}
+	return nil
 }
 
 // images makes the forms of the raw image that the profile names.
