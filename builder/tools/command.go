@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"allotment/internal/run"
@@ -23,19 +22,16 @@ type entry struct {
 // Run implements run.Runner: it runs a program of the tool root to its end.
 func (r *Root) Run(ctx context.Context, c run.Command) error {
 	cmd := r.Command(ctx, c.Name, c.Args...)
-	cmd.Dir, cmd.Stdin = c.Dir, c.Stdin
-	if c.Env != nil {
-		cmd.Env = environment(c.Env)
-	}
+	cmd.Dir, cmd.Env, cmd.Stdin = c.Dir, c.Env, c.Stdin
 	return run.Wait(cmd, c)
 }
 
 // Command prepares a program of the tool root, found on the root's own PATH, for callers that steer it while it runs. The
-// caller may set everything but Path, Args and the Cloneflags; ExtraFiles arrive as usual. It is the leader of a process
+// caller may set its folder, environment, files and Cancel; ExtraFiles arrive as usual. It is the leader of a process
 // group, killed when the context or the caller ends, with everything that it started.
 func (r *Root) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
-	cmd.Env = environment(os.Environ())
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	binds := make([]string, 0, len(r.binds))
 	for _, b := range r.binds {
 		abs, err := filepath.Abs(b)
@@ -77,30 +73,4 @@ func (n namespaces) attributes() *syscall.SysProcAttr {
 		a.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 	}
 	return a
-}
-
-// ours are the variables that are the same for every tool on every host.
-var ours = []string{
-	"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-	"HOME=/root", "LC_ALL=C.UTF-8", "TZ=UTC", "PYTHONDONTWRITEBYTECODE=1",
-}
-
-// environment is env with our variables, and without those that make programs load the host's code.
-func environment(env []string) []string {
-	out := make([]string, 0, len(env)+len(ours))
-	for _, kv := range env {
-		if !isHostOnly(kv) {
-			out = append(out, kv)
-		}
-	}
-	return append(out, ours...)
-}
-
-func isHostOnly(kv string) bool {
-	for _, prefix := range []string{"LD_", "PERL", "PYTHON", "LANG", "LC_", "XDG_", "GIO_", "GTK_"} {
-		if strings.HasPrefix(kv, prefix) {
-			return true
-		}
-	}
-	return false
 }

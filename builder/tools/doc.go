@@ -6,9 +6,9 @@
 // would have made are written by finish.go.
 //
 // Run and Command start a program with the tool root as its root folder. The calling program starts itself again with
-// another argv[0], in new mount and process namespaces, and, where the caller may not mount (it is not root, or root in
-// a container without that right), in a new user namespace, in which the caller's own user is root. There EnterIfAsked,
-// which main calls first, builds the root in a tmpfs:
+// another argv[0], in new mount, process and System V IPC namespaces, and, where the caller may not mount (it is not
+// root, or root in a container without that right), in a new user namespace, in which the caller's own user is root.
+// There EnterIfAsked, which main calls first, builds the root in a tmpfs:
 //
 //   - the tool root's folders, read-only;
 //   - /proc, a few devices in /dev, empty /tmp, /var/tmp and /run;
@@ -18,5 +18,9 @@
 //
 // Then it changes root, starts the program and waits for it as process 1 of the process namespace: when it ends or is
 // killed, the kernel kills everything that was started inside, and the mounts end with the last process. It is killed
-// when the caller dies.
+// when the caller dies. Containers that hide a part of /proc allow no process namespace: there only the process group is
+// killed.
+//
+// Programs get the caller's environment, but for what is the same on every host (PATH, HOME, TZ, the language) and what
+// would load the host's code.
 package tools

@@ -119,6 +119,21 @@ func TestFailuresAreTold(t *testing.T) {
 	}
 }
 
+func TestEnvironment(t *testing.T) {
+	var out bytes.Buffer
+	err := openSolver(t).Run(t.Context(), run.Command{Name: "env", Stdout: &out, Env: []string{
+		"PATH=/opt/bin", "LD_PRELOAD=/lib/host.so", "LANG=de_DE", "TZ=Europe/Berlin", "SOURCE_DATE_EPOCH=1",
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "PATH=/usr/sbin:/usr/bin:/sbin:/bin\nHOME=/root\nLC_ALL=C.UTF-8\nTZ=UTC\n" +
+		"PYTHONDONTWRITEBYTECODE=1\nSOURCE_DATE_EPOCH=1\n"
+	if out.String() != want {
+		t.Errorf("environment inside:\n%swant:\n%s", out.String(), want)
+	}
+}
+
 func TestExtraFilesArrive(t *testing.T) {
 	cmd := openSolver(t).Command(t.Context(), "cat", "/dev/fd/4")
 	file := filepath.Join(t.TempDir(), "file")

@@ -46,7 +46,7 @@ func openSolver(t *testing.T) *Root {
 	return r
 }
 
-func cacheDir(t *testing.T) cache.Dir {
+func cacheDir(t testing.TB) cache.Dir {
 	t.Helper()
 	c, err := cache.Default()
 	if err != nil {
@@ -55,7 +55,7 @@ func cacheDir(t *testing.T) cache.Dir {
 	return c
 }
 
-func fetcher(t *testing.T) Fetcher {
+func fetcher(t testing.TB) Fetcher {
 	t.Helper()
 	l, err := Lock()
 	if err != nil {
