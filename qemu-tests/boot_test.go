@@ -63,8 +63,15 @@ func (b *built) mustServe(t *testing.T, m *vm.VM) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(page.Body, b.page) {
-		t.Errorf("the page differs from the module's file: %d bytes, want %d\n%.300s", len(page.Body), len(b.page), page.Body)
+	if !b.page.Match(page.Body) {
+		t.Errorf("the page is not the module's file: %s", page.Body)
+	}
+	style, err := m.Get(t.Context(), 80, "/style.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(style.Body, b.style) {
+		t.Errorf("the style sheet is not the module's file: %s", style.Body)
 	}
 	t.Logf("BOOT-OK after %.1f s and %.1f CPU seconds, page after %.1f s and %.1f CPU seconds",
 		line.Wall.Seconds(), line.CPU.Seconds(), page.Wall.Seconds(), page.CPU.Seconds())

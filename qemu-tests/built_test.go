@@ -40,7 +40,8 @@ type built struct {
 	raw      string               // path of the raw image
 	parts    map[string]partition // by GPT name
 	manifest image.Manifest       // as the image's root has it
-	page     []byte               // the file that "/" shows
+	page     *regexp.Regexp       // what "/" shows: the module's file, with the web server's version in it
+	style    []byte               // the file that "/style.css" shows
 }
 
 // partition is where a partition lies, in bytes, and its GUID.
@@ -99,12 +100,12 @@ func build(arch image.Arch) (*built, error) {
 		return nil, err
 	}
 	out := dir.Path("qemu-tests", "out")
+	if err := b.readPages(filepath.Join(string(source), "modules/web/www")); err != nil {
+		return nil, err
+	}
 	b.result, err = builder.Build(ctx, builder.Options{Profile: p, Lock: l, Source: source, Arch: arch, Keys: b.keys,
 		Out: out, Cache: dir, Progress: progress.Silent{}})
 	if err != nil {
-		return nil, err
-	}
-	if b.page, err = os.ReadFile(filepath.Join(string(source), "modules/web/www/index.html")); err != nil {
 		return nil, err
 	}
 	packed, err := b.result.Image("raw.zst")
@@ -116,6 +117,24 @@ func build(arch image.Arch) (*built, error) {
 		return nil, err
 	}
 	return b, b.look(ctx)
+}
+
+// readPages reads what the web server has to show.
+func (b *built) readPages(dir string) error {
+	page, err := os.ReadFile(filepath.Join(dir, "index.html"))
+	if err != nil {
+		return err
+	}
+	before, after, ok := bytes.Cut(page, []byte(`<!--# echo var="nginx_version" -->`))
+	if !ok {
+		return fmt.Errorf("the page in %q does not ask for the web server's version", dir)
+	}
+	b.page, err = regexp.Compile("^" + regexp.QuoteMeta(string(before)) + `[0-9.]+` + regexp.QuoteMeta(string(after)) + "$")
+	if err != nil {
+		return err
+	}
+	b.style, err = os.ReadFile(filepath.Join(dir, "style.css"))
+	return err
 }
 
 // testKeys makes keys in the cache once: with new keys the image would never be up to date.
