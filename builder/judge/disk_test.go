@@ -87,6 +87,21 @@ func TestImage(t *testing.T) {
 		t.Error(err)
 	}
 	approve(t, "No problems found", "sgdisk", "--verify", s.Output)
+	again, err := newImage(t, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const heads = 4 << 20 // partition table, GRUB, and the start of the ESP
+	a, b := make([]byte, heads), make([]byte, heads)
+	if _, err := f.ReadAt(a, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, again.Output).ReadAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(a, b) {
+		t.Error("the same image in another folder has another table, GRUB or ESP")
+	}
 	flip(t, s.Output, 1024+60)
 	if said, ok := ask(t, "sgdisk", "--verify", s.Output); ok && bytes.Contains([]byte(said), []byte("No problems found")) {
 		t.Error("sgdisk approves of a damaged table")

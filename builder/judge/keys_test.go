@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"allotment/image"
 	"allotment/image/secureboot"
 	"allotment/image/secureboot/varstore"
 	"allotment/image/uki"
@@ -47,7 +46,7 @@ func testPE() []byte {
 func signedUKI(t *testing.T, k *secureboot.Keys, size int) []byte {
 	t.Helper()
 	unsigned, err := uki.Assemble(testPE(), uki.Image{
-		OSRelease: uki.OSRelease("test", "Test", image.Version("1.0")), Cmdline: "quiet", Uname: "6.12",
+		OSRelease: "IMAGE_VERSION=1.0\n", Cmdline: "quiet", Uname: "6.12",
 		Initrd: random(size, 1), Linux: testPE(),
 	})
 	if err != nil {

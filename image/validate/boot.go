@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"debug/pe"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -21,6 +22,9 @@ type esp struct {
 	files map[string][]byte
 	order []string
 }
+
+// loaderInfo is how systemd-boot names itself, for programs that update it.
+var loaderInfo = regexp.MustCompile(`#### LoaderInfo: ([ -~]+) ####`)
 
 // boot checks what firmware and boot loaders read: the EFI system partition, and GRUB in front of it.
 func (c *check) boot() {
@@ -39,6 +43,9 @@ func (c *check) boot() {
 		return
 	}
 	c.signed(e, disk.BootPath(c.Arch))
+	if m := loaderInfo.FindSubmatch(e.files[disk.BootPath(c.Arch)]); m != nil {
+		c.Loader = string(m[1])
+	}
 	c.signed(e, disk.UKIPath(c.Version))
 	if m := c.unified(e); m != nil {
 		c.grub(e, m)

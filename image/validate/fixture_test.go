@@ -105,7 +105,7 @@ func (p *parts) build(t testing.TB) *disk.File {
 	s.RootHash = p.writeRoot(t, s.Root, s.Verity)
 	s.Cmdline = "roothash=" + s.RootHash.String() + " panic=5 console=tty0"
 	m := uki.Image{
-		OSRelease: uki.OSRelease("test", "Test", p.version), Cmdline: s.Cmdline, Uname: p.manifest.Kernel,
+		OSRelease: "IMAGE_VERSION=" + string(p.version) + "\n", Cmdline: s.Cmdline, Uname: p.manifest.Kernel,
 		Initrd: s.Initrd, Linux: s.Kernel,
 	}
 	if p.ukiEdit != nil {

@@ -17,8 +17,9 @@ type Report struct {
 	Version     image.Version    `json:"version"`
 	Arch        image.Arch       `json:"arch"`
 	Kernel      string           `json:"kernel"`
-	Epoch       int64            `json:"epoch"` // Unix time in seconds
-	Size        int64            `json:"size"`  // of the disk, bytes
+	Loader      string           `json:"loader"` // boot loader for UEFI, with its version
+	Epoch       int64            `json:"epoch"`  // Unix time in seconds
+	Size        int64            `json:"size"`   // of the disk, bytes
 	Partitions  []disk.Partition `json:"partitions"`
 	RootHash    string           `json:"rootHash"`
 	CommandLine string           `json:"commandLine"`
@@ -60,6 +61,7 @@ func (r *Report) Print(w io.Writer) error {
 	fmt.Fprintf(t, "version\t%s for %s\n", r.Version, r.Arch)
 	fmt.Fprintf(t, "inputs of\t%s\n", time.Unix(r.Epoch, 0).UTC().Format(time.DateTime))
 	fmt.Fprintf(t, "kernel\t%s\n", r.Kernel)
+	fmt.Fprintf(t, "boot loader\t%s\n", r.Loader)
 	fmt.Fprintf(t, "command line\t%s\n", r.CommandLine)
 	fmt.Fprintf(t, "root hash\t%s\n", r.RootHash)
 	fmt.Fprintf(t, "disk\t%s\n", size(r.Size))

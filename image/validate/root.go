@@ -3,6 +3,7 @@ package validate
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -106,11 +107,14 @@ func parseManifest(b []byte) (*image.Manifest, error) {
 	if err := d.Decode(&m); err != nil {
 		return nil, err
 	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("goes on behind its end")
+	}
 	if m.Format != image.ManifestFormat {
 		return nil, fmt.Errorf("has format %d, want %d", m.Format, image.ManifestFormat)
 	}
-	if m.Name == "" || m.Version == "" || m.Epoch <= 0 {
-		return nil, fmt.Errorf("lacks name, version or epoch")
+	if m.Name == "" || m.Version == "" || m.Arch == "" || m.Epoch <= 0 {
+		return nil, errors.New("lacks name, version, architecture or epoch")
 	}
 	return &m, nil
 }

@@ -173,7 +173,7 @@ func TestTwins(t *testing.T) {
 			p.ukiEdit = func(m *uki.Image) { m.Cmdline = strings.Fields(m.Cmdline)[0] }
 		}, "panic=5"},
 		{"os-release of another version", func(t *testing.T, p *parts) {
-			p.ukiEdit = func(m *uki.Image) { m.OSRelease = uki.OSRelease("test", "Test", "1.0") }
+			p.ukiEdit = func(m *uki.Image) { m.OSRelease = "IMAGE_VERSION=1.0\n" }
 		}, `version "1.0"`},
 		{"kernel of another release", func(t *testing.T, p *parts) {
 			p.ukiEdit = func(m *uki.Image) { m.Uname = "6.1" }
@@ -229,6 +229,45 @@ func TestNoImage(t *testing.T) {
 	for _, b := range [][]byte{nil, []byte("hello"), make([]byte, 4<<20)} {
 		if _, breaches := judge(t, bytes.NewReader(b), int64(len(b)), Options{}); len(breaches) == 0 {
 			t.Errorf("%d bytes have no breach", len(b))
+		}
+	}
+}
+
+// FuzzParseManifest feeds manifests to the reader; what it accepts is of our format and can be written again.
+func FuzzParseManifest(f *testing.F) {
+	p := newParts(f)
+	b, err := json.Marshal(p.manifest)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(`{"format":1,"name":"a","version":"1.0","arch":"amd64","epoch":1}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := parseManifest(b)
+		if err != nil {
+			return
+		}
+		again, err := json.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := parseManifest(again); err != nil {
+			t.Errorf("what was accepted is refused when written again: %v", err)
+		}
+	})
+}
+
+func TestParseManifestRefuses(t *testing.T) {
+	good := `{"format":1,"name":"a","version":"1.0","arch":"amd64","epoch":1}`
+	if _, err := parseManifest([]byte(good)); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{
+		"", "{}", "null", good + "{}", strings.Replace(good, "name", "nam", 1), strings.Replace(good, "amd64", "riscv64", 1),
+		strings.Replace(good, "1.0", "one", 1), strings.Replace(good, `"epoch":1`, `"epoch":0`, 1),
+	} {
+		if _, err := parseManifest([]byte(bad)); err == nil {
+			t.Errorf("%s was accepted", bad)
 		}
 	}
 }

@@ -7,14 +7,13 @@
 package verity
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
 	"runtime"
 	"strings"
 	"sync"
-
-	"crypto/sha256"
 )
 
 // BlockSize is the size in bytes of data blocks and of hash blocks.
