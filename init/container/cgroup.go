@@ -15,9 +15,20 @@ var cpuWeight = map[plan.Importance]int{plan.Core: 200, plan.Normal: 100, plan.O
 
 // limitModule makes the module's cgroup with its limits, which hold for all its services together.
 func limitModule(root string, m *plan.Module) error {
+	if err := Limit(root, m.Cgroup, m.MemoryMax, m.PIDsMax, cpuWeight[m.Importance]); err != nil {
+		return err
+	}
+	return writeControl(filepath.Join(root, m.Cgroup), "cgroup.subtree_control", controllers)
+}
+
+// controllers are those that limit modules, as cgroup.subtree_control takes them.
+const controllers = "+cpu +memory +pids"
+
+// Limit makes the cgroup of that path below root, with at most memory bytes and pids processes in it and all below it.
+func Limit(root, path string, memory, pids int64, weight int) error {
 	dir := root
-	for _, element := range strings.Split(strings.Trim(m.Cgroup, "/"), "/") {
-		if err := writeControl(dir, "cgroup.subtree_control", "+cpu +memory +pids"); err != nil {
+	for _, element := range strings.Split(strings.Trim(path, "/"), "/") {
+		if err := writeControl(dir, "cgroup.subtree_control", controllers); err != nil {
 			return err
 		}
 		dir = filepath.Join(dir, element)
@@ -26,11 +37,10 @@ func limitModule(root string, m *plan.Module) error {
 		}
 	}
 	for _, c := range [][2]string{
-		{"cgroup.subtree_control", "+cpu +memory +pids"},
-		{"memory.max", strconv.FormatInt(m.MemoryMax, 10)},
+		{"memory.max", strconv.FormatInt(memory, 10)},
 		{"memory.swap.max", "0"},
-		{"pids.max", strconv.FormatInt(m.PIDsMax, 10)},
-		{"cpu.weight", strconv.Itoa(cpuWeight[m.Importance])},
+		{"pids.max", strconv.FormatInt(pids, 10)},
+		{"cpu.weight", strconv.Itoa(weight)},
 	} {
 		if err := writeControl(dir, c[0], c[1]); err != nil {
 			return err

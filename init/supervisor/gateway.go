@@ -16,6 +16,7 @@ import (
 
 	"allotment/gateway"
 	"allotment/image"
+	"allotment/init/container"
 	"allotment/init/reaper"
 	"allotment/init/servicelog"
 )
@@ -28,19 +29,33 @@ var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 const gatewayTimeout = 30 // seconds until its first answer
 
+// The gateway's cgroup and what it may use: it holds little, and as many connections as its own limits allow.
+const (
+	gatewayCgroup = "/allotment-gateway"
+	gatewayMemory = 128 << 20 // bytes
+	gatewayPIDs   = 128       // threads count
+	gatewayWeight = 200
+)
+
 // gatewayJob runs the gateway.
 type gatewayJob struct {
 	program string
 	config  string // file
 	pid     string // file
 	listen  string // address
+	cgroup  string // folder
 	reaper  *reaper.Reaper
 	output  *os.File
 	socket  *os.File // kept, so that clients wait instead of being refused while it restarts
 }
 
-func newGatewayJob(program, dir, listen string, r *reaper.Reaper) (*gatewayJob, *os.File, error) {
+// newGatewayJob prepares the gateway's files in dir and its cgroup below the folder cgroups; it returns the end of the
+// pipe from which the gateway's messages come.
+func newGatewayJob(program, dir, listen, cgroups string, r *reaper.Reaper) (*gatewayJob, *os.File, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, nil, fmt.Errorf("cannot prepare the gateway: %w", err)
+	}
+	if err := container.Limit(cgroups, gatewayCgroup, gatewayMemory, gatewayPIDs, gatewayWeight); err != nil {
 		return nil, nil, fmt.Errorf("cannot prepare the gateway: %w", err)
 	}
 	output, reader, err := servicelog.Pipe(filepath.Join(dir, "output"), GatewayID, GatewayID)
@@ -49,7 +64,7 @@ func newGatewayJob(program, dir, listen string, r *reaper.Reaper) (*gatewayJob, 
 	}
 	return &gatewayJob{
 		program: program, config: filepath.Join(dir, "config.json"), pid: filepath.Join(dir, "pid"), listen: listen,
-		reaper: r, output: output,
+		cgroup: filepath.Join(cgroups, gatewayCgroup), reaper: r, output: output,
 	}, reader, nil
 }
 
@@ -84,9 +99,16 @@ func (j *gatewayJob) start(context.Context) (*reaper.Process, error) {
 			return nil, fmt.Errorf("cannot listen for the gateway: %w", err)
 		}
 	}
+	group, err := os.Open(j.cgroup)
+	if err != nil {
+		return nil, fmt.Errorf("cannot start the gateway: %w", err)
+	}
+	defer group.Close()
 	p, err := j.reaper.Start(reaper.Spec{
 		Path: j.program, Args: []string{j.config}, Stdout: j.output, Stderr: j.output, Extra: []*os.File{j.socket},
-		Sys: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: GatewayID, Gid: GatewayID}},
+		Sys: &syscall.SysProcAttr{
+			Credential: &syscall.Credential{Uid: GatewayID, Gid: GatewayID}, UseCgroupFD: true, CgroupFD: int(group.Fd()),
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -121,7 +122,8 @@ func (s *Supervisor) addServices() {
 
 // addGateway makes the gateway's unit. It is started first, so that visitors are told to wait, and stopped first.
 func (s *Supervisor) addGateway() error {
-	j, output, err := newGatewayJob(s.config.Gateway, filepath.Join(s.config.Run, "gateway"), s.config.Listen, s.reaper)
+	j, output, err := newGatewayJob(s.config.Gateway, filepath.Join(s.config.Run, "gateway"), s.config.Listen,
+		s.config.Container.Cgroup, s.reaper)
 	if err != nil {
 		return err
 	}
@@ -146,8 +148,10 @@ const heartbeatEvery = 2 * time.Second
 func (s *Supervisor) Run(ctx context.Context) int {
 	work, cancel := context.WithCancel(context.Background()) // outlives ctx by the time that stopping takes
 	defer cancel()
-	if err := s.clock.Begin(); err != nil {
-		s.warn(err)
+	for _, err := range []error{tuneMemory(""), s.clock.Begin()} {
+		if err != nil {
+			s.warn(err)
+		}
 	}
 	_, err := os.Stat(s.bootMark())
 	s.booted = err == nil
@@ -258,6 +262,7 @@ func (s *Supervisor) judge() {
 		s.warn(err)
 	}
 	s.forgetResets()
+	go debug.FreeOSMemory() // starting took more than running will
 }
 
 // bootMark is a file that keeps a later supervisor of the same boot from printing BOOT-OK again.
