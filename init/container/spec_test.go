@@ -1,0 +1,149 @@
+package container
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"allotment/image"
+	"allotment/init/plan"
+)
+
+func service(t *testing.T, change func(*image.Module)) *plan.Service {
+	t.Helper()
+	m := image.Module{
+		Name: "web", Layers: []image.Digest{"sha256:aa"}, Memory: image.Memory{Max: 64},
+		Users:    []image.User{{Name: "www-data", UID: 33, GID: 34}},
+		Services: []image.Service{{Name: "page", Command: []string{"/bin/page", "-x"}, User: "www-data", Tmpfs: []string{"/tmp", "/run/page"}}},
+		Volumes:  []image.Volume{{Name: "content", Path: "/srv", Class: "content", User: "www-data"}},
+	}
+	if change != nil {
+		change(&m)
+	}
+	p, err := plan.New(&image.Manifest{Modules: []image.Module{m}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Modules[0].Services[0]
+}
+
+var somewhere = places{root: "/r", network: "/n", resolv: "/resolv", hosts: "/hosts", volumes: map[string]string{"content": "/v"}}
+
+// faults are the ways in which a container would have more rights than its module declares.
+func faults(s *specs.Spec) []string {
+	var out []string
+	check := func(ok bool, what string) {
+		if !ok {
+			out = append(out, what)
+		}
+	}
+	check(s.Process.NoNewPrivileges, "it can gain privileges")
+	check(s.Root.Readonly, "its root is writable")
+	check(len(s.Process.Capabilities.Bounding) == 0 && len(s.Process.Capabilities.Effective) == 0, "it has capabilities")
+	check(len(s.Linux.Namespaces) == 7, "it shares a namespace with the host")
+	check(s.Linux.UIDMappings[0].HostID >= plan.IDs && s.Linux.UIDMappings[0].Size == plan.IDs, "its ids are the host's")
+	check(s.Linux.GIDMappings[0] == s.Linux.UIDMappings[0], "its group ids are not those of its users")
+	check(s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction == specs.ActErrno, "it may use any system call")
+	check(s.Linux.Resources.Unified["memory.swap.max"] == "0" && s.Linux.Resources.Unified["memory.max"] != "", "its memory has no bound")
+	check(s.Linux.Resources.Unified["pids.max"] != "", "its processes have no bound")
+	check(slices.Contains(s.Linux.MaskedPaths, "/proc/kcore") && slices.Contains(s.Linux.ReadonlyPaths, "/proc/sys"), "it sees the kernel")
+	for _, m := range s.Mounts {
+		check(m.Destination != "/sys" && slices.Contains(m.Options, "nosuid"), "it can use "+m.Destination)
+		check(slices.Contains(m.Options, "nodev") || strings.HasPrefix(m.Destination, "/dev"), "it may have devices in "+m.Destination)
+	}
+	return out
+}
+
+func TestContainersHaveNoMoreRightsThanDeclared(t *testing.T) {
+	s, err := newSpec(service(t, nil), somewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := faults(s); f != nil {
+		t.Errorf("%q", f)
+	}
+	b, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(b), `"capabilities":{`) {
+		t.Error("crun would keep all capabilities: the object that lists none is not there")
+	}
+
+	// The twins: each weakening is seen.
+	for name, weaken := range map[string]func(*specs.Spec){
+		"privileges": func(s *specs.Spec) { s.Process.NoNewPrivileges = false },
+		"writable":   func(s *specs.Spec) { s.Root.Readonly = false },
+		"capabil":    func(s *specs.Spec) { s.Process.Capabilities.Bounding = []string{"CAP_SYS_ADMIN"} },
+		"namespace":  func(s *specs.Spec) { s.Linux.Namespaces = s.Linux.Namespaces[1:] },
+		"host's":     func(s *specs.Spec) { s.Linux.UIDMappings[0].HostID = 0; s.Linux.GIDMappings[0].HostID = 0 },
+		"group ids":  func(s *specs.Spec) { s.Linux.GIDMappings = []specs.LinuxIDMapping{{Size: 1}} },
+		"system":     func(s *specs.Spec) { s.Linux.Seccomp = nil },
+		"memory":     func(s *specs.Spec) { delete(s.Linux.Resources.Unified, "memory.max") },
+		"processes":  func(s *specs.Spec) { delete(s.Linux.Resources.Unified, "pids.max") },
+		"kernel":     func(s *specs.Spec) { s.Linux.MaskedPaths = nil },
+		"use /proc":  func(s *specs.Spec) { s.Mounts[0].Options = nil },
+	} {
+		s, err := newSpec(service(t, nil), somewhere)
+		if err != nil {
+			t.Fatal(err)
+		}
+		weaken(s)
+		if f := strings.Join(faults(s), ", "); !strings.Contains(f, name) {
+			t.Errorf("%s is not noticed: %q", name, f)
+		}
+	}
+}
+
+func allowed(s *specs.Spec, call string) bool {
+	return slices.ContainsFunc(s.Linux.Seccomp.Syscalls, func(r specs.LinuxSyscall) bool {
+		return r.Action == specs.ActAllow && len(r.Args) == 0 && slices.Contains(r.Names, call)
+	})
+}
+
+func TestSystemCallsFollowCapabilities(t *testing.T) {
+	bare, err := newSpec(service(t, nil), somewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	admin, err := newSpec(service(t, func(m *image.Module) { m.Services[0].Capabilities = []string{"CAP_SYS_ADMIN"} }), somewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range []string{"mount", "setns", "bpf"} {
+		if allowed(bare, call) || !allowed(admin, call) {
+			t.Errorf("%s: allowed without the capability: %v, with it: %v", call, allowed(bare, call), allowed(admin, call))
+		}
+	}
+	if !allowed(bare, "read") || len(bare.Linux.Seccomp.Architectures) != 1 {
+		t.Errorf("architectures %v", bare.Linux.Seccomp.Architectures)
+	}
+	if len(admin.Process.Capabilities.Ambient) != 1 {
+		t.Error("a service that does not run as root would not have its capability")
+	}
+}
+
+func TestMountsBelongToTheService(t *testing.T) {
+	s, err := newSpec(service(t, nil), somewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, m := range s.Mounts {
+		got[m.Destination] = m.Type + " " + m.Source + " " + strings.Join(m.Options, ",")
+	}
+	for at, want := range map[string]string{
+		"/run/page":        "tmpfs tmpfs nosuid,nodev,noexec,mode=0755,size=67108864,uid=33,gid=34",
+		"/tmp":             "tmpfs tmpfs nosuid,nodev,noexec,mode=1777,size=67108864,uid=33,gid=34",
+		"/srv":             "bind /v bind,rw,nosuid,nodev,noexec",
+		"/etc/resolv.conf": "bind /resolv bind,ro,nosuid,nodev,noexec",
+		"/etc/hosts":       "bind /hosts bind,ro,nosuid,nodev,noexec",
+	} {
+		if got[at] != want {
+			t.Errorf("%s: %q", at, got[at])
+		}
+	}
+}
