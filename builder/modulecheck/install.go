@@ -48,7 +48,7 @@ func (o *Options) runInstall(ctx context.Context, dir string, below, above []deb
 			return err
 		}
 	}
-	err := o.Tools.Run(ctx, run.Command{
+	err := o.Tools.Unprivileged(ctx).Run(ctx, run.Command{
 		Name: "fakeroot", Args: []string{"sh", "-c", installScript, "install.sh"}, Dir: dir,
 		// Whoever may really change owners must not: a user namespace may lack the ids.
 		Env: append(os.Environ(), "FAKEROOTDONTTRYCHOWN=1"),

@@ -127,3 +127,14 @@ func (r *Root) With(paths ...string) *Root {
 	more.binds = append(slices.Clone(r.binds), paths...)
 	return &more
 }
+
+// Unprivileged returns the same root for programs that are not to be trusted with root's rights on the host: they run in
+// a user namespace also when the caller is root, if the host allows that.
+func (r *Root) Unprivileged(ctx context.Context) *Root {
+	less := *r
+	less.spaces.user = true
+	if !r.spaces.user && try(ctx, less.spaces) != nil {
+		return r
+	}
+	return &less
+}
