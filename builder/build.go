@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -50,13 +51,40 @@ type build struct {
 // Build makes the images of one architecture. When nothing has changed since they were last made it only says so.
 // A failed or interrupted build leaves no file under a final name that is not whole.
 func Build(ctx context.Context, o Options) (*Result, error) {
+	r, err := buildUnlessDone(ctx, o)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err() // whatever else went wrong followed from the interrupt
+	}
+	return r, err
+}
+
+func buildUnlessDone(ctx context.Context, o Options) (*Result, error) {
 	b, err := prepare(ctx, o)
 	if err != nil {
 		return nil, err
 	}
+	unlock, err := b.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	if r, ok := b.upToDate(); ok {
 		return r, nil
 	}
+	return b.make(ctx)
+}
+
+// turn waits until no other build makes the same files, so that two builds at once do not mix theirs.
+func (b *build) turn(ctx context.Context) (unlock func(), err error) {
+	step := b.Progress.Step("wait for another build of the same images", 0)
+	unlock, err = b.Cache.Lock(ctx, "outputs", cache.Key(b.base()))
+	step.Done(err)
+	return unlock, err
+}
+
+// make makes everything, in order.
+func (b *build) make(ctx context.Context) (*Result, error) {
+	var err error
 	p := &parts{}
 	if p.programs, err = b.programs(ctx); err != nil {
 		return nil, err
@@ -123,7 +151,7 @@ func prepare(ctx context.Context, o Options) (*build, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.toolsID = cache.Key(toolLock)
+	b.toolsID = cache.Key(toolLock.Trees["tools"][image.Arch(runtime.GOARCH)])
 	b.archive = apt.New(o.Cache, o.Profile.Debian, b.epoch, toolLock.Epoch)
 	b.key, err = b.inputsKey()
 	return b, err
