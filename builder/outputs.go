@@ -29,7 +29,7 @@ func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, 
 	if err := b.disk(ctx, t.With(work), raw, p); err != nil {
 		return nil, err
 	}
-	if err := b.judge(raw); err != nil {
+	if err := b.judge(ctx, raw); err != nil {
 		return nil, err
 	}
 	images, err := b.images(ctx, t.With(work), raw, base)
@@ -61,18 +61,14 @@ func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, 
 }
 
 // judge checks every invariant of the finished raw image, as allot inspect does: what breaks one is never published.
-func (b *build) judge(raw string) error {
-	f, err := os.Open(raw)
+func (b *build) judge(ctx context.Context, raw string) error {
+	f, err := disk.Open(ctx, nil, raw)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return err
-	}
 	step := b.Progress.Step("check the disk image", 0)
-	_, err = validate.Image(f, st.Size(), validate.Options{Cert: b.keys.DB.Cert})
+	_, err = validate.Image(f, f.Size, validate.Options{Cert: b.keys.DB.Cert})
 	step.Done(err)
 	if err != nil {
 		return fmt.Errorf("cannot publish an image that breaks its invariants: %w", err)

@@ -3,6 +3,7 @@ package builder
 import (
 	"context"
 	"fmt"
+	"os"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -12,34 +13,48 @@ import (
 	"allotment/builder/rootfs"
 )
 
-// debs fetches and unpacks packages, as far as the cache does not have them.
+// debs fetches and unpacks packages, as far as the cache does not have them unpacked.
 func (b *build) debs(ctx context.Context, packages []lock.Package) ([]rootfs.Deb, error) {
+	var missing []lock.Package
+	debs := make([]rootfs.Deb, len(packages))
+	for i, p := range packages {
+		tar := b.Cache.Path("data", p.SHA256.Hex())
+		debs[i] = rootfs.Deb{Name: p.Name, Version: p.Version, DataTar: tar}
+		if _, err := os.Stat(tar); err != nil {
+			missing = append(missing, p)
+		}
+	}
+	if len(missing) == 0 {
+		return debs, nil
+	}
+	return debs, b.unpack(ctx, missing)
+}
+
+// unpack fetches packages and unpacks them into the cache.
+func (b *build) unpack(ctx context.Context, packages []lock.Package) error {
 	paths, err := b.archive.Fetch(ctx, packages, b.Progress)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var bytes int64
 	for _, p := range packages {
 		bytes += p.Size
 	}
 	step := b.Progress.Step(fmt.Sprintf("unpack %d packages", len(packages)), bytes)
-	debs := make([]rootfs.Deb, len(packages))
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for i, p := range packages {
 		group.Go(func() error {
-			tar, err := deb.DataTarCached(ctx, b.Cache, paths[i], p.SHA256)
-			if err != nil {
+			if _, err := deb.DataTarCached(ctx, b.Cache, paths[i], p.SHA256); err != nil {
 				return fmt.Errorf("cannot unpack package %s: %w", p, err)
 			}
-			debs[i] = rootfs.Deb{Name: p.Name, Version: p.Version, DataTar: tar}
 			step.Add(p.Size)
 			return nil
 		})
 	}
 	err = group.Wait()
 	step.Done(err)
-	return debs, err
+	return err
 }
 
 // bootTree names the tree of packages that boot files are taken from. It never becomes a file system.

@@ -79,7 +79,9 @@ func hashFile(h io.Writer, base, path string) error {
 var devicePrograms = []string{"allot-init", "allot-supervisor", "allot-gateway"}
 
 // deviceFolders is the code that they are made of.
-var deviceFolders = []string{"go.mod", "go.sum", "cmd", "gateway", "image", "init", "internal"}
+var deviceFolders = []string{
+	"go.mod", "go.sum", "cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "gateway", "image", "init", "internal",
+}
 
 // programs compiles the device's programs and returns the folder that they lie in. The same code and Go release give the
 // same bytes on any host: no cgo, no paths, no build ids, no version control stamps.

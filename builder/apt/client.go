@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"allotment/builder/profile"
+	"allotment/image"
 	"allotment/internal/cache"
 	"allotment/internal/progress"
 )
@@ -45,11 +47,12 @@ func New(c cache.Dir, places profile.Debian, epochs ...int64) *Client {
 	return &Client{cache: c, places: places, epochs: epochs, http: newTransfer(), keys: debianKeys}
 }
 
-// Fetch returns the paths of verified packages in the order of packages, fetching what the cache lacks.
+// Fetch returns the paths of verified packages in the order of packages, fetching what the cache lacks. What it has is
+// verified again: bytes on a disk can change.
 func (c *Client) Fetch(ctx context.Context, packages []Package, to progress.Reporter) ([]string, error) {
 	var missing, bytes int64
 	for _, p := range packages {
-		if _, err := os.Stat(c.cache.Path("deb", p.SHA256.Hex())); err != nil {
+		if st, err := os.Stat(c.cache.Path("deb", p.SHA256.Hex())); err != nil || st.Size() != p.Size {
 			missing++
 			bytes += p.Size
 		}
@@ -72,16 +75,34 @@ func (c *Client) Fetch(ctx context.Context, packages []Package, to progress.Repo
 	return paths, err
 }
 
-// fetch returns the path of one verified package.
+// fetch returns the path of one verified package. One that was damaged in the cache is thrown away and fetched again.
 func (c *Client) fetch(ctx context.Context, p Package, add func(int64)) (string, error) {
 	if err := p.Check(); err != nil {
 		return "", err
 	}
-	path, err := c.cache.Make(ctx, "deb", p.SHA256.Hex(), func(tmp string) error { return c.find(ctx, p, tmp, add) })
+	key := p.SHA256.Hex()
+	if path := c.cache.Path("deb", key); damaged(path, p) {
+		err := c.cache.Discard(ctx, "deb", key, func(path string) bool { return damaged(path, p) })
+		if err != nil {
+			return "", fmt.Errorf("cannot replace package %s, which is damaged in the cache: %w", p, err)
+		}
+	}
+	path, err := c.cache.Make(ctx, "deb", key, func(tmp string) error { return c.find(ctx, p, tmp, add) })
 	if err != nil {
 		return "", fmt.Errorf("cannot fetch package %s: %w", p, err)
 	}
 	return path, nil
+}
+
+// damaged tells whether there is a file at path that has not the bytes of p.
+func damaged(path string, p Package) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return !errors.Is(err, fs.ErrNotExist)
+	}
+	defer f.Close()
+	digest, _, err := image.DigestOf(f)
+	return err != nil || digest != p.SHA256
 }
 
 // find copies a package to the new file tmp from the first place that has it: the pool, the mirror, the snapshot

@@ -417,3 +417,35 @@ func TestPackageCheck(t *testing.T) {
 		}
 	}
 }
+
+// TestFetchMends damages packages in the cache: they are not handed out but fetched again, or the error names them.
+func TestFetchMends(t *testing.T) {
+	flipped := content(suite)
+	flipped[len(flipped)/2] ^= 1
+	for name, damaged := range map[string][]byte{"flipped": flipped, "truncated": flipped[:100], "empty": nil} {
+		t.Run(name, func(t *testing.T) {
+			a := newArchive(t)
+			c := a.client(t)
+			paths, err := c.Fetch(t.Context(), []Package{hello(suite)}, progress.Silent{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(paths[0], damaged, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if paths, err = c.Fetch(t.Context(), []Package{hello(suite)}, progress.Silent{}); err != nil {
+				t.Fatal(err)
+			}
+			wantPackage(t, paths[0])
+			if err := os.WriteFile(paths[0], damaged, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			a.Close()
+			_, err = c.Fetch(t.Context(), []Package{hello(suite)}, progress.Silent{})
+			if err == nil || !strings.Contains(err.Error(), "hello 2.10-5 amd64") {
+				t.Errorf("without a mirror: %v", err)
+			}
+			wantNothing(t, c)
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 
@@ -73,6 +74,9 @@ func openPackages(
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the tool root: %w", err)
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil { // the host's links lead elsewhere while the root is entered
+		return nil, fmt.Errorf("cannot find the tool root: %w", err)
 	}
 	return &Root{dir: dir, binds: []string{string(c), os.TempDir()}, spaces: spaces}, nil
 }

@@ -54,10 +54,7 @@ func (d Dir) Make(ctx context.Context, kind, key string, fill func(tmp string) e
 	if _, err := os.Lstat(path); err == nil {
 		return path, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return "", err
-	}
-	unlock, err := lockFile(ctx, path+".lock")
+	unlock, err := d.Lock(ctx, kind, key)
 	if err != nil {
 		return "", err
 	}
@@ -81,6 +78,27 @@ func (d Dir) Make(ctx context.Context, kind, key string, fill func(tmp string) e
 		return "", err
 	}
 	return path, nil
+}
+
+// Lock keeps other processes from whatever they take the same lock for, until the returned function is called.
+func (d Dir) Lock(ctx context.Context, kind, key string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Join(string(d), kind), 0o755); err != nil {
+		return nil, err
+	}
+	return lockFile(ctx, d.Path(kind, key)+".lock")
+}
+
+// Discard removes an entry if broken still says that it is damaged, when no other process makes it.
+func (d Dir) Discard(ctx context.Context, kind, key string, broken func(path string) bool) error {
+	unlock, err := d.Lock(ctx, kind, key)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if path := d.Path(kind, key); broken(path) {
+		return removeAll(path)
+	}
+	return nil
 }
 
 // lockFile takes an exclusive lock on path, waiting for another holder until ctx ends. The file stays when it is

@@ -104,3 +104,51 @@ func TestKeyTellsPartsApart(t *testing.T) {
 		t.Error("keys do not follow their parts")
 	}
 }
+
+// Discard asks again once it has the entry for itself: what another process has mended meanwhile stays.
+func TestDiscard(t *testing.T) {
+	d := Dir(t.TempDir())
+	path, err := d.Make(t.Context(), "kind", "key", write("damaged"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	isDamaged := func(path string) bool {
+		b, err := os.ReadFile(path)
+		return err == nil && string(b) == "damaged"
+	}
+	if err := d.Discard(t.Context(), "kind", "key", isDamaged); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		t.Error("the damaged entry is still there")
+	}
+	if _, err := d.Make(t.Context(), "kind", "key", write("whole")); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Discard(t.Context(), "kind", "key", isDamaged); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(path); string(b) != "whole" {
+		t.Errorf("entry holds %q", b)
+	}
+}
+
+// While one holds a lock, another waits until it is cancelled.
+func TestLock(t *testing.T) {
+	d := Dir(t.TempDir())
+	unlock, err := d.Lock(t.Context(), "kind", "key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := d.Lock(ctx, "kind", "key"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a lock that is held: %v", err)
+	}
+	unlock()
+	again, err := d.Lock(ctx, "kind", "key")
+	if err != nil {
+		t.Fatalf("a lock that is free: %v", err)
+	}
+	again()
+}
