@@ -43,14 +43,21 @@ func listen(t *testing.T) func() error {
 	}
 }
 
-// reaches tells whether a connection to port 80 comes about. Sockets belong to the network of the thread that makes them.
-func reaches(a netip.Addr) error {
+// How long connections may take that must come about, and those that must not.
+const (
+	patience = 5 * time.Second
+	moment   = 300 * time.Millisecond
+)
+
+// reaches tells whether a connection to port 80 comes about within the limit. Sockets belong to the network of the thread
+// that makes them.
+func reaches(a netip.Addr, within time.Duration) error {
 	fd, err := unix.Socket(unix.AF_INET6-(unix.AF_INET6-unix.AF_INET)*b2i(a.Is4()), unix.SOCK_STREAM, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	limit := unix.NsecToTimeval(int64(300 * time.Millisecond))
+	limit := unix.NsecToTimeval(int64(within))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
 		return err
 	}
@@ -114,28 +121,28 @@ func TestModulesReachNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, at := range []netip.Addr{a.IPv4.Addr(), a.IPv6.Addr(), b.IPv4.Addr(), b.IPv6.Addr()} {
-		if err := reaches(at); err != nil {
+		if err := reaches(at, patience); err != nil {
 			t.Errorf("the host does not reach %v: %v", at, err)
 		}
 	}
 	// from is what one module gets of an address.
-	from := func(m *plan.Module, to netip.Addr) (err error) {
-		inside[m].do(t, func() error { err = reaches(to); return nil })
+	from := func(m *plan.Module, to netip.Addr, within time.Duration) (err error) {
+		inside[m].do(t, func() error { err = reaches(to, within); return nil })
 		return err
 	}
 	for _, to := range []netip.Addr{b.IPv4.Addr(), b.IPv6.Addr()} {
-		if from(a, to) == nil {
+		if from(a, to, moment) == nil {
 			t.Errorf("one module reaches the other at %v", to)
 		}
 	}
 	firewall(t)
 	hosts := []netip.Addr{plan.HostIPv4.Addr(), plan.HostIPv6.Addr()}
 	for _, to := range hosts {
-		if from(a, to) == nil {
+		if from(a, to, moment) == nil {
 			t.Errorf("a module reaches the host at %v", to)
 		}
 	}
-	if err := reaches(a.IPv4.Addr()); err != nil {
+	if err := reaches(a.IPv4.Addr(), patience); err != nil {
 		t.Errorf("behind the firewall the host does not reach a module: %v", err)
 	}
 
@@ -149,7 +156,7 @@ func TestModulesReachNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, to := range hosts {
-		if err := from(a, to); err != nil {
+		if err := from(a, to, patience); err != nil {
 			t.Errorf("without the firewall: %v: %v", to, err)
 		}
 	}
@@ -163,7 +170,7 @@ func TestModulesReachNothing(t *testing.T) {
 		}
 	}
 	inside[a].do(t, forgetNeighbours) // the kernel still remembers that nobody answered before
-	if err := from(a, b.IPv4.Addr()); err != nil {
+	if err := from(a, b.IPv4.Addr(), patience); err != nil {
 		t.Fatalf("without isolation: %v", err)
 	}
 }
@@ -198,21 +205,21 @@ func TestFirewallFromOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 	firewall(t)
-	from := func() (err error) {
-		outside.do(t, func() error { err = reaches(here.Addr()); return nil })
+	from := func(within time.Duration) (err error) {
+		outside.do(t, func() error { err = reaches(here.Addr(), within); return nil })
 		return err
 	}
-	if err := from(); err != nil {
+	if err := from(patience); err != nil {
 		t.Errorf("the open port is not reached: %v", err)
 	}
 	if err := Firewall(nil); err != nil { // replaces all rules
 		t.Fatal(err)
 	}
-	if from() == nil {
+	if from(moment) == nil {
 		t.Error("a port that is not open is reached")
 	}
 	outside.do(t, listen(t))
-	if err := reaches(there.Addr()); err != nil {
+	if err := reaches(there.Addr(), patience); err != nil {
 		t.Errorf("the answer to the host does not come in: %v", err)
 	}
 }
