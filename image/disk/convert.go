@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -10,11 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
-	"allotment/image"
 	"allotment/internal/run"
 )
 
@@ -186,34 +183,4 @@ func diskGUID(raw string) ([16]byte, error) {
 		return [16]byte{}, fmt.Errorf("%q has no partition table", raw)
 	}
 	return [16]byte(b[56:]), nil
-}
-
-// WriteSums writes the file SHA256SUMS in the folder dir with the hashes of the named files there, as sha256sum does.
-func WriteSums(dir string, names []string) error {
-	var sums strings.Builder
-	for _, name := range names {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return fmt.Errorf("cannot hash: %w", err)
-		}
-		d, _, err := image.DigestOf(bufio.NewReaderSize(f, mib))
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("cannot hash %q: %w", name, err)
-		}
-		fmt.Fprintf(&sums, "%s  %s\n", d.Hex(), name)
-	}
-	f, err := os.CreateTemp(dir, ".sums-*")
-	if err != nil {
-		return fmt.Errorf("cannot write SHA256SUMS: %w", err)
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	if _, err := f.WriteString(sums.String()); err != nil {
-		return fmt.Errorf("cannot write SHA256SUMS: %w", err)
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return fmt.Errorf("cannot write SHA256SUMS: %w", err)
-	}
-	return publish(f, filepath.Join(dir, "SHA256SUMS"))
 }
