@@ -29,13 +29,14 @@ func awaitReady(ctx context.Context, c image.Check, at netip.Addr) error {
 	defer cancel()
 	pause := time.NewTicker(checkEvery)
 	defer pause.Stop()
-	last := errors.New("no answer")
+	last := errors.New("no answer in time")
 	for {
 		err := ask(ctx)
 		if err == nil {
 			return nil
 		}
-		if ctx.Err() == nil { // else it is only that the time is over
+		var timeout net.Error
+		if !errors.As(err, &timeout) || !timeout.Timeout() { // which would hide why earlier attempts failed
 			last = err
 		}
 		select {

@@ -157,10 +157,9 @@ func (s *Supervisor) writeRoutes() {
 	if err != nil || string(b) == s.routes {
 		return
 	}
-	j := s.gateway.job.(*gatewayJob)
-	next := j.config + ".new"
+	next := s.routesFile + ".new"
 	if err = os.WriteFile(next, b, 0o644); err == nil {
-		err = os.Rename(next, j.config)
+		err = os.Rename(next, s.routesFile)
 	}
 	if err != nil {
 		s.log.Error("cannot tell the gateway where the modules are", "error", err)

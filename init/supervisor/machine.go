@@ -22,18 +22,18 @@ const (
 // action is what the supervisor must do after an event; the zero action is nothing.
 type action struct {
 	verb  verb
-	after time.Duration // of later
+	after time.Duration // of doLater
 }
 
 type verb int
 
 const (
-	nothing verb = iota
-	start        // make and start the container
-	check        // ask until it is ready
-	signal       // ask it to end
-	kill         // end it
-	later        // report overBackoff after some time
+	doNothing verb = iota
+	doStart        // make and start the container
+	doCheck        // ask until it is ready
+	doSignal       // ask it to end
+	doKill         // end it
+	doLater        // report overBackoff after some time
 )
 
 // How a failing service is restarted.
@@ -61,7 +61,7 @@ func (m *machine) needsReady(now time.Time) action {
 		return action{}
 	}
 	m.to(starting, now)
-	return action{verb: start}
+	return action{verb: doStart}
 }
 
 // found: an earlier supervisor started the container, and it still runs.
@@ -70,7 +70,7 @@ func (m *machine) found(now time.Time) action {
 		return action{}
 	}
 	m.to(checking, now)
-	return action{verb: check}
+	return action{verb: doCheck}
 }
 
 // started: the container runs.
@@ -78,9 +78,9 @@ func (m *machine) started(now time.Time) action {
 	switch m.state {
 	case starting:
 		m.to(checking, now)
-		return action{verb: check}
+		return action{verb: doCheck}
 	case stopping: // the end was asked for while it started
-		return action{verb: signal}
+		return action{verb: doSignal}
 	}
 	return action{}
 }
@@ -110,7 +110,7 @@ func (m *machine) checkFailed(now time.Time) action {
 		return action{}
 	}
 	m.to(ending, now)
-	return action{verb: kill}
+	return action{verb: doKill}
 }
 
 // exited: the container's process ended.
@@ -129,7 +129,7 @@ func (m *machine) exited(now time.Time) action {
 	return action{}
 }
 
-// overBackoff: the pause that later asked for is over.
+// overBackoff: the pause that doLater asked for is over.
 func (m *machine) overBackoff(now time.Time) action {
 	if m.state == backoff || m.state == failed {
 		m.to(waiting, now)
@@ -146,7 +146,7 @@ func (m *machine) stop(now time.Time) action {
 		m.to(stopping, now)
 	case checking, ready:
 		m.to(stopping, now)
-		return action{verb: signal}
+		return action{verb: doSignal}
 	}
 	return action{}
 }
@@ -154,7 +154,7 @@ func (m *machine) stop(now time.Time) action {
 // overdue: the service had its time to end.
 func (m *machine) overdue() action {
 	if m.state == stopping {
-		return action{verb: kill}
+		return action{verb: doKill}
 	}
 	return action{}
 }
@@ -163,8 +163,8 @@ func (m *machine) fail(now time.Time) action {
 	m.failures++
 	if m.failures >= mostFailures {
 		m.to(failed, now)
-		return action{verb: later, after: failedPause}
+		return action{verb: doLater, after: failedPause}
 	}
 	m.to(backoff, now)
-	return action{verb: later, after: min(lastBackoff, firstBackoff<<(m.failures-1))}
+	return action{verb: doLater, after: min(lastBackoff, firstBackoff<<(m.failures-1))}
 }

@@ -29,21 +29,21 @@ func TestEveryTransition(t *testing.T) {
 	}
 	// What is not listed must change nothing.
 	want := map[state]map[string]to{
-		waiting:  {"needsReady": {starting, start}, "found": {checking, check}, "stop": {stopped, nothing}},
-		starting: {"started": {checking, check}, "notStarted": {backoff, later}, "stop": {stopping, nothing}},
-		checking: {"checkPassed": {ready, nothing}, "checkFailed": {ending, kill}, "exited": {backoff, later}, "stop": {stopping, signal}},
-		ready:    {"exited": {backoff, later}, "stop": {stopping, signal}},
-		ending:   {"exited": {backoff, later}, "stop": {stopping, nothing}},
-		backoff:  {"overBackoff": {waiting, nothing}, "stop": {stopped, nothing}},
-		failed:   {"overBackoff": {waiting, nothing}, "stop": {stopped, nothing}},
-		stopping: {"started": {stopping, signal}, "notStarted": {stopped, nothing}, "exited": {stopped, nothing}, "overdue": {stopping, kill}},
+		waiting:  {"needsReady": {starting, doStart}, "found": {checking, doCheck}, "stop": {stopped, doNothing}},
+		starting: {"started": {checking, doCheck}, "notStarted": {backoff, doLater}, "stop": {stopping, doNothing}},
+		checking: {"checkPassed": {ready, doNothing}, "checkFailed": {ending, doKill}, "exited": {backoff, doLater}, "stop": {stopping, doSignal}},
+		ready:    {"exited": {backoff, doLater}, "stop": {stopping, doSignal}},
+		ending:   {"exited": {backoff, doLater}, "stop": {stopping, doNothing}},
+		backoff:  {"overBackoff": {waiting, doNothing}, "stop": {stopped, doNothing}},
+		failed:   {"overBackoff": {waiting, doNothing}, "stop": {stopped, doNothing}},
+		stopping: {"started": {stopping, doSignal}, "notStarted": {stopped, doNothing}, "exited": {stopped, doNothing}, "overdue": {stopping, doKill}},
 		stopped:  {},
 	}
 	for from, row := range want {
 		for name, event := range events {
 			expect, listed := row[name]
 			if !listed {
-				expect = to{from, nothing}
+				expect = to{from, doNothing}
 			}
 			m := machine{state: from, since: t0}
 			a := event(&m, t0)
@@ -99,7 +99,7 @@ func TestStopIsFinal(t *testing.T) {
 		}
 		m.stop(t0)
 		for range rng.IntN(12) {
-			if a := events[names[rng.IntN(len(names))]](&m, t0); a.verb == start || a.verb == check || a.verb == later {
+			if a := events[names[rng.IntN(len(names))]](&m, t0); a.verb == doStart || a.verb == doCheck || a.verb == doLater {
 				t.Fatalf("verb %d after stop", a.verb)
 			}
 		}

@@ -77,6 +77,8 @@ type Supervisor struct {
 	booted   bool // BOOT-OK was printed
 	ending   bool
 	exit     int
+
+	routesFile string // from which the gateway reads them
 }
 
 // New prepares a supervisor for the manifest.
@@ -132,6 +134,7 @@ func (s *Supervisor) addGateway() error {
 		u.under = append(u.under, s.gateway)
 	}
 	s.units = append(s.units, s.gateway)
+	s.routesFile = j.config
 	s.writeRoutes()
 	go func() {
 		if err := servicelog.Copy(s.config.Log.Part("gateway"), output, time.Now); err != nil {
@@ -163,6 +166,15 @@ func (s *Supervisor) Run(ctx context.Context) int {
 		}
 	}()
 	go s.bringUp(work)
+	s.loop(ctx, work, pushed)
+	cancel()
+	s.tearDown()
+	return s.exit
+}
+
+// loop follows events until all has stopped. It begins to stop when ctx ends or a button is pushed; what it starts
+// belongs to the context work.
+func (s *Supervisor) loop(ctx, work context.Context, pushed <-chan struct{}) {
 	beat := time.NewTicker(heartbeatEvery)
 	defer beat.Stop()
 	asked := ctx.Done()
@@ -180,9 +192,6 @@ func (s *Supervisor) Run(ctx context.Context) int {
 		}
 		s.step(work)
 	}
-	cancel()
-	s.tearDown()
-	return s.exit
 }
 
 // handle follows one event.

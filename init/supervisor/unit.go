@@ -64,14 +64,14 @@ const startTimeout = time.Minute // until a process must have been started, on a
 // perform does what the unit's machine asked for.
 func (s *Supervisor) perform(ctx context.Context, u *unit, a action) {
 	switch a.verb {
-	case start:
+	case doStart:
 		go func() {
 			ctx, cancel := context.WithTimeout(ctx, startTimeout)
 			defer cancel()
 			p, err := u.job.start(ctx)
 			s.send(eventStarted{u, p, err})
 		}()
-	case check:
+	case doCheck:
 		p := u.process
 		go func() {
 			ctx, cancel := context.WithCancel(ctx)
@@ -85,13 +85,13 @@ func (s *Supervisor) perform(ctx context.Context, u *unit, a action) {
 			}()
 			s.send(eventChecked{u, p, u.job.check(ctx)})
 		}()
-	case signal:
+	case doSignal:
 		if err := u.job.signal(u.process); err != nil {
 			s.log.Warn("cannot ask a service to end", "unit", u.name, "error", err)
 		}
-	case kill:
+	case doKill:
 		go u.job.kill(u.process)
-	case later:
+	case doLater:
 		time.AfterFunc(a.after, func() { s.send(eventPauseOver{u}) })
 	}
 }

@@ -1,0 +1,296 @@
+package supervisor
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"allotment/image"
+	"allotment/init/console"
+	"allotment/init/plan"
+	"allotment/init/reaper"
+)
+
+// lines is a console that can be waited for.
+type lines struct {
+	mu  sync.Mutex
+	all string
+	new chan struct{}
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	l.all += string(p)
+	l.mu.Unlock()
+	select {
+	case l.new <- struct{}{}:
+	default:
+	}
+	return len(p), nil
+}
+
+func (l *lines) text() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.all
+}
+
+// await waits until the console has shown what.
+func (l *lines) await(t *testing.T, what string) {
+	t.Helper()
+	l.awaitTimes(t, what, 1)
+}
+
+// awaitTimes waits until the console has shown what n times.
+func (l *lines) awaitTimes(t *testing.T, what string, n int) {
+	t.Helper()
+	limit := time.After(20 * time.Second)
+	for strings.Count(l.text(), what) < n {
+		select {
+		case <-l.new:
+		case <-limit:
+			t.Fatalf("%q never came:\n%s", what, l.text())
+		}
+	}
+}
+
+// programJob runs an ordinary program, and notes in the journal what happens to it.
+type programJob struct {
+	name    string
+	args    []string
+	reaper  *reaper.Reaper
+	journal *journal
+	unready chan struct{} // the check waits until it is closed; nil: passes at once
+}
+
+type journal struct {
+	mu      sync.Mutex
+	entries []string
+}
+
+func (j *journal) note(s string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.entries = append(j.entries, s)
+}
+
+func (j *journal) String() string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return strings.Join(j.entries, " ")
+}
+
+func (p *programJob) find() *reaper.Process { return nil }
+
+func (p *programJob) start(context.Context) (*reaper.Process, error) {
+	p.journal.note("+" + p.name)
+	return p.reaper.Start(reaper.Spec{Path: p.args[0], Args: p.args[1:]})
+}
+
+func (p *programJob) check(ctx context.Context) error {
+	if p.unready == nil {
+		return nil
+	}
+	select {
+	case <-p.unready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *programJob) signal(q *reaper.Process) error { return q.Signal(unix.SIGTERM) }
+func (p *programJob) kill(q *reaper.Process)         { q.Signal(unix.SIGKILL) }
+func (p *programJob) cleanup(context.Context) string { p.journal.note("-" + p.name); return "" }
+
+// program is a service for tests.
+type program struct {
+	name    string
+	args    []string
+	needs   []string
+	unready chan struct{}
+	failed  int // times already
+}
+
+var forever = []string{"/bin/sleep", "1000"}
+
+// box is a supervisor of programs.
+type box struct {
+	*Supervisor
+	lines   *lines
+	journal *journal
+	push    chan struct{} // the power button
+	done    chan struct{} // closed when the loop has ended
+}
+
+// newBox makes a supervisor of one module with the programs as services, and of a gateway that is a program as well.
+func newBox(t *testing.T, importance plan.Importance, programs ...program) *box {
+	t.Helper()
+	out := &lines{new: make(chan struct{}, 1)}
+	screen := console.New(nil, []io.Writer{out})
+	log := NewLog(screen)
+	beats, beat, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "system"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := &plan.Module{Name: "web", Title: "Web", Importance: importance}
+	b := &box{lines: out, journal: &journal{}, push: make(chan struct{}), done: make(chan struct{}), Supervisor: &Supervisor{
+		plan: &plan.Plan{Modules: []*plan.Module{m}}, reaper: reaper.New(), events: make(chan any, 64), log: log.Logger(),
+		unitsOf: map[*plan.Module][]*unit{}, routesFile: filepath.Join(dir, "routes"),
+		config: Config{Manifest: &image.Manifest{Title: "Test", Version: "1.2"}, Slot: "b", Run: dir, State: dir,
+			Heartbeat: beat, Console: screen, Log: log},
+	}}
+	byName := map[string]*unit{}
+	for _, p := range programs {
+		u := b.unit(p, importance)
+		for _, n := range p.needs {
+			u.needs = append(u.needs, byName[n])
+			byName[n].under = append(byName[n].under, u)
+		}
+		byName[p.name] = u
+		b.units = append(b.units, u)
+		b.unitsOf[m] = append(b.unitsOf[m], u)
+	}
+	signal.Ignore(unix.SIGHUP) // which programs inherit: the gateway's stand-in does not read its routes again
+	t.Cleanup(func() { signal.Reset(unix.SIGHUP) })
+	b.gateway = b.unit(program{name: "gateway", args: forever}, plan.Core)
+	for _, u := range b.units {
+		u.under = append(u.under, b.gateway)
+	}
+	b.units = append(b.units, b.gateway)
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(func() {
+		cancel()
+		<-b.done
+		screen.Close()
+		b.reaper.Close()
+		beats.Close()
+		beat.Close()
+	})
+	go func() { b.loop(ctx, context.Background(), b.push); close(b.done) }()
+	b.send(nil) // so that the loop takes its first step
+	return b
+}
+
+func (b *box) unit(p program, importance plan.Importance) *unit {
+	return &unit{
+		name: "web." + p.name, importance: importance, prepared: true, machine: machine{state: waiting, since: b.now(), failures: p.failed},
+		job: &programJob{name: p.name, args: p.args, reaper: b.reaper, journal: b.journal, unready: p.unready},
+	}
+}
+
+// end pushes the power button and returns the exit code.
+func (b *box) end(t *testing.T) int {
+	t.Helper()
+	b.push <- struct{}{}
+	b.wait(t)
+	return b.exit
+}
+
+func (b *box) wait(t *testing.T) {
+	t.Helper()
+	select {
+	case <-b.done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the box does not end")
+	}
+}
+
+func TestOrderOfStartAndStop(t *testing.T) {
+	unready := make(chan struct{})
+	b := newBox(t, plan.Normal,
+		program{name: "db", args: forever, unready: unready},
+		program{name: "app", args: forever, needs: []string{"db"}},
+		program{name: "page", args: forever, needs: []string{"app"}})
+	b.lines.await(t, "Web: db checking, app waiting, page waiting")
+	if strings.Contains(b.journal.String(), "+app") {
+		t.Error("app started before db was ready")
+	}
+	if strings.Contains(b.lines.text(), "BOOT-OK") {
+		t.Error("BOOT-OK before all was ready")
+	}
+	close(unready)
+	b.lines.await(t, "BOOT-OK slot=b version=1.2 trial=no secs=")
+	if code := b.end(t); code != PowerOff {
+		t.Errorf("exit code %d", code)
+	}
+	text := b.journal.String()
+	if !strings.Contains(text, "+app +page") || !strings.HasSuffix(text, "-gateway -page -app -db") {
+		t.Errorf("order: %s", text)
+	}
+	if n := strings.Count(b.lines.text(), "BOOT-OK"); n != 1 {
+		t.Errorf("%d times BOOT-OK", n)
+	}
+}
+
+func TestServiceThatEndsIsStartedAgain(t *testing.T) {
+	mark := filepath.Join(t.TempDir(), "mark")
+	once := "if [ -e " + mark + " ]; then exec sleep 1000; fi; touch " + mark + "; exit 7"
+	b := newBox(t, plan.Normal, program{name: "page", args: []string{"/bin/sh", "-c", once}})
+	b.lines.await(t, "page restarting (exit code 7)")
+	b.lines.awaitTimes(t, "Web: page starting", 2)
+	b.end(t)
+	if text := b.journal.String(); strings.Count(text, "+page") != 2 {
+		t.Errorf("starts: %s", text)
+	}
+}
+
+func TestCoreServiceThatFailsResetsTheBox(t *testing.T) {
+	b := newBox(t, plan.Core, program{name: "page", args: []string{"/nonexistent"}, failed: mostFailures - 1})
+	b.wait(t)
+	if b.exit != Reboot {
+		t.Errorf("exit code %d", b.exit)
+	}
+	b.lines.await(t, "BOOT-FAIL stage=services reason=web.page: cannot start")
+	if strings.Contains(b.lines.text(), "BOOT-OK") {
+		t.Error("BOOT-OK without a core service")
+	}
+}
+
+func TestOptionalServiceThatFailsDegrades(t *testing.T) {
+	b := newBox(t, plan.Optional, program{name: "page", args: []string{"/nonexistent"}, failed: mostFailures - 1})
+	b.lines.await(t, "BOOT-OK")
+	b.lines.await(t, "Web: page failed (cannot start")
+	if code := b.end(t); code != PowerOff {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+func TestResetsAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "system"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s := &Supervisor{config: Config{State: dir}, state: openState{}}
+	for i := range mostResets {
+		if !s.countReset() {
+			t.Errorf("reset %d was refused", i+1)
+		}
+	}
+	if s.countReset() {
+		t.Error("the box resets itself for ever")
+	}
+	s.forgetResets()
+	if !s.countReset() {
+		t.Error("after a good boot the count goes on")
+	}
+}
+
+// openState is a state partition that is there.
+type openState struct{}
+
+func (openState) Layer(image.Digest) (string, error)              { return "", nil }
+func (openState) Volume(string, string, int, int) (string, error) { return "", nil }
+func (openState) Close() error                                    { return nil }
