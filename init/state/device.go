@@ -2,7 +2,6 @@ package state
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -90,24 +89,19 @@ func readNumber(path string) (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
 }
 
-// Superblocks of btrfs (linux/btrfs_tree.h): the first, the second copy and the magic's place in one. Mkfs.btrfs gives
-// them a temporary magic until everything else is written.
-const (
-	superblock     = 64 << 10
-	superblockCopy = 64 << 20
-	magicOffset    = 64
-	magic          = "_BHRfS_M"
-	magicUnmade    = "!BHRfS_M"
-)
+// madeMark lies at the start of the partition, of which btrfs never uses the first MiB, once its file system is whole. A
+// file system is made only where the mark is not, and mounted only where it is: so what a cut has left of mkfs.btrfs is
+// made anew, and a damaged file system that held data never is.
+const madeMark = "allotment: state made\n"
 
 // makeFileSystem makes the file system before the seed if there is none yet.
 func (s *Store) makeFileSystem(ctx context.Context) error {
-	f, err := os.Open(s.device)
+	f, err := os.OpenFile(s.device, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
-	made, err := hasFileSystem(f)
-	f.Close()
+	defer f.Close()
+	made, err := hasMark(f)
 	if made || err != nil {
 		return err
 	}
@@ -117,30 +111,27 @@ func (s *Store) makeFileSystem(ctx context.Context) error {
 	}
 	s.Log.Info("state's file system is made", "device", s.device)
 	_, err = s.Reaper.Run(ctx, reaper.Spec{Path: "/usr/sbin/mkfs.btrfs", Args: append(args, s.device)})
-	return err
+	if err != nil {
+		return err
+	}
+	return setMark(f)
 }
 
-// hasFileSystem tells whether the partition has a file system. Only one that is surely fresh, empty or left by an
-// unfinished mkfs, has none: anything else could be somebody's data with a damaged superblock, and is an error.
-func hasFileSystem(device io.ReaderAt) (bool, error) {
-	found := func(at int64) (string, error) {
-		b := make([]byte, len(magic))
-		_, err := device.ReadAt(b, at+magicOffset)
-		return string(b), err
-	}
-	first, err := found(superblock)
-	if err != nil {
+func hasMark(device io.ReaderAt) (bool, error) {
+	b := make([]byte, len(madeMark))
+	if _, err := device.ReadAt(b, 0); err != nil {
 		return false, err
 	}
-	if first == magic {
-		return true, nil
+	return string(b) == madeMark, nil
+}
+
+// setMark writes the mark after everything that was written before is on the medium.
+func setMark(device *os.File) error {
+	if err := device.Sync(); err != nil {
+		return err
 	}
-	second, err := found(superblockCopy)
-	if err != nil {
-		return false, err
+	if _, err := device.WriteAt([]byte(madeMark), 0); err != nil {
+		return err
 	}
-	if fresh := strings.Repeat("\x00", len(magic)); first != fresh && first != magicUnmade || second == magic {
-		return false, errors.New("the partition is neither empty nor a btrfs; nothing was changed")
-	}
-	return false, nil
+	return device.Sync()
 }
