@@ -3,6 +3,7 @@ package qemutests
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -134,8 +135,9 @@ func TestTamperedSeedResets(t *testing.T) {
 	mustReset(t, b.boot(t, vm.Options{Firmware: vm.UEFI, Disk: b.flipped(t, at+layer.Size/2)}))
 }
 
-// TestTamperedStoreResets changes the first block of the web server's program in the file system that the first boot made.
-func TestTamperedStoreResets(t *testing.T) {
+// TestTamperedStoreRefusesTheModule changes the first block of the web server's program in the file system that the first
+// boot made. The module is a normal one: it does not run, the box is not called well, and stays up for the others.
+func TestTamperedStoreRefusesTheModule(t *testing.T) {
 	b, first := firstBoot(t)
 	layer, seed := b.webLayer(t)
 	at := inState(t, b, first.disk, layer, fileInLayer(t, b, seed, "/usr/sbin/nginx"))
@@ -146,7 +148,27 @@ func TestTamperedStoreResets(t *testing.T) {
 	if err := vm.FlipByte(disk, at); err != nil {
 		t.Fatal(err)
 	}
-	mustReset(t, b.boot(t, vm.Options{Firmware: vm.UEFI, Disk: disk}))
+	m := b.boot(t, vm.Options{Firmware: vm.UEFI, Disk: disk})
+	refused := regexp.MustCompile(`nginx (failed|restarting) .*(Input/output error|digest)`)
+	e, _, err := m.Wait(t.Context(), 0, func(e vm.Event) bool {
+		return e.Kind == vm.QMP && e.Text == "RESET" ||
+			e.Kind == vm.Line && (refused.MatchString(e.Text) || anyOutcome.MatchString(e.Text))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Kind == vm.Line && anyOK.MatchString(e.Text) {
+		t.Errorf("a tampered system runs: %s", e.Text)
+	}
+	t.Log(e.Text)
+	answer, err := http.Get("http://" + m.Address(80) + "/")
+	if err != nil {
+		return // the gateway has no backend, or none listens
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode == http.StatusOK {
+		t.Error("the page of a tampered module is served")
+	}
 }
 
 // fileInLayer is where in a layer, which lies at an offset of the image, a file begins.
