@@ -71,7 +71,12 @@ func (b *build) boot(ctx context.Context, p *parts) (*bootFiles, error) {
 // commandLine is the kernel's command line. On amd64 the kernel's own test of the timer interrupt is left out: it fails
 // at random in emulators on a busy host, and machines that need it are gone; see docs/decisions.
 func (b *build) commandLine(r *rootFS) string {
-	words := []string{"roothash=" + r.hash.String(), "panic=5", "loglevel=4"} // errors and worse; the rest is in the log
+	words := []string{
+		"roothash=" + r.hash.String(),
+		"panic=5",
+		"gpt",        // use the backup partition table where a power cut has spoilt the first
+		"loglevel=4", // errors and worse; the rest is in the log
+	}
 	if b.Arch == image.ARM64 {
 		words = append(words, "console=tty0", "console=ttyAMA0,115200")
 	} else {
