@@ -3,7 +3,6 @@ package state
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -96,12 +95,7 @@ const madeMark = "allotment: state made\n"
 
 // makeFileSystem makes the file system before the seed if there is none yet.
 func (s *Store) makeFileSystem(ctx context.Context) error {
-	f, err := os.OpenFile(s.device, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	made, err := hasMark(f)
+	made, err := hasMark(s.device)
 	if made || err != nil {
 		return err
 	}
@@ -114,24 +108,34 @@ func (s *Store) makeFileSystem(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return setMark(f)
+	return setMark(s.device)
 }
 
-func hasMark(device io.ReaderAt) (bool, error) {
+func hasMark(device string) (bool, error) {
+	f, err := os.Open(device)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
 	b := make([]byte, len(madeMark))
-	if _, err := device.ReadAt(b, 0); err != nil {
+	if _, err := f.ReadAt(b, 0); err != nil {
 		return false, err
 	}
 	return string(b) == madeMark, nil
 }
 
 // setMark writes the mark after everything that was written before is on the medium.
-func setMark(device *os.File) error {
-	if err := device.Sync(); err != nil {
+func setMark(device string) error {
+	f, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
 		return err
 	}
-	if _, err := device.WriteAt([]byte(madeMark), 0); err != nil {
+	defer f.Close()
+	if err := f.Sync(); err != nil {
 		return err
 	}
-	return device.Sync()
+	if _, err := f.WriteAt([]byte(madeMark), 0); err != nil {
+		return err
+	}
+	return f.Sync()
 }
