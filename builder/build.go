@@ -124,12 +124,12 @@ func (b *build) time() time.Time { return time.Unix(b.epoch, 0).UTC() }
 // prepare reads what the whole build depends on and fails early where something is missing.
 func prepare(ctx context.Context, o Options) (*build, error) {
 	b := &build{Options: o, epoch: o.Lock.Epoch}
-	if err := o.Lock.Check(o.Profile); err != nil {
-		return nil, err
-	}
 	if !slices.Contains(o.Profile.Archs, o.Arch) {
 		return nil, fmt.Errorf("cannot build profile %q for %s: it names only %v; add it to arch in %s",
 			o.Profile.Name, o.Arch, o.Profile.Archs, o.Profile.File)
+	}
+	if err := o.Lock.Check(o.Profile); err != nil {
+		return nil, err
 	}
 	var err error
 	if b.Out, err = filepath.Abs(o.Out); err != nil {

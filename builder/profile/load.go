@@ -81,9 +81,8 @@ func (l *loader) profile(path string) *Profile {
 	text, ok := l.read(path)
 	if !ok {
 		if errors.Is(l.err, os.ErrNotExist) {
-			names := l.names("profiles", ".toml")
 			name := strings.TrimSuffix(filepath.Base(path), ".toml")
-			l.err = fmt.Errorf("%w; profiles here: %s", l.err, oneOf(name, names))
+			l.err = fmt.Errorf("%w\n  profiles: %s", l.err, oneOf(name, l.names("profiles", ".toml")))
 		}
 		return nil
 	}

@@ -21,7 +21,7 @@ PROFILE is the name of a file in profiles/, or a path. The images, their SHA-256
 the build record lie in --out when the command ends with status 0; until then nothing has its final name.
 Only packages that the lock names by hash are used. The same lock, keys, code and Go release give the same bytes.`,
 		Example: "  allot build garden-club\n  allot build garden-club --arch arm64 --out /srv/images --keys /media/stick/keys",
-		Args:    cobra.ExactArgs(1),
+		Args:    one("PROFILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			p, err := c.open(args[0])
 			if err != nil {

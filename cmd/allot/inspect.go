@@ -23,7 +23,7 @@ func newInspect(c *common) *cobra.Command {
 		Long: `Show what a finished image holds (raw, raw.zst, qcow2, vmdk or vhd): its layout, versions and digests; and check every
 invariant that an image must keep. All breaches are listed at once, and the exit status is then 1.`,
 		Example: "  allot inspect out/allotment-garden-club-0.1.0-amd64.raw.zst --cert keys/db.crt",
-		Args:    cobra.ExactArgs(1),
+		Args:    one("IMAGE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return inspect(cmd, c, args[0], cert, asJSON)
 		},
@@ -47,6 +47,9 @@ func inspect(cmd *cobra.Command, c *common, path, certFile string, asJSON bool) 
 	}
 	defer img.Close()
 	report, breaches := validate.Image(img, img.Size, opts)
+	if len(report.Partitions) == 0 {
+		return fmt.Errorf("cannot inspect %q: it holds no disk of ours\n  read as %s: %w", path, img.Format, breaches)
+	}
 	if asJSON {
 		err = json.NewEncoder(cmd.OutOrStdout()).Encode(report)
 	} else {

@@ -28,7 +28,7 @@ func newKeyNew() *cobra.Command {
 
 Whoever has these files can sign what your machines boot: keep the folder private and have a copy elsewhere. Keys that are
 there already are never overwritten.`,
-		Args: cobra.ExactArgs(1),
+		Args: one("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := args[0]
 			if ifMissing {

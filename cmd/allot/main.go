@@ -53,8 +53,24 @@ Exit status: 0 when done, 1 after an error, 130 after Ctrl-C.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	var c common
 	c.addFlags(root.PersistentFlags())
 	root.AddCommand(newLock(&c), newBuild(&c), newInspect(&c), newRun(&c), newKey(&c), newModule(&c))
 	return root
+}
+
+// one accepts a single argument, which usage texts call name.
+func one(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return nil
+		}
+		return usage(cmd, fmt.Errorf("want one %s, not %d arguments", name, len(args)))
+	}
+}
+
+// usage adds where to read how a command is used.
+func usage(cmd *cobra.Command, err error) error {
+	return fmt.Errorf("%w; see: %s --help", err, cmd.CommandPath())
 }

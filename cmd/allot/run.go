@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"allotment/builder/profile"
 	"allotment/image"
+	"allotment/image/disk"
 	"allotment/image/secureboot"
 	"allotment/image/secureboot/varstore"
 	"allotment/qemu-tests/vm"
@@ -37,7 +39,7 @@ With --firmware uefi-secure (the default) the machine's firmware knows only the 
 The machine stays until Ctrl-C, which presses its power button; a second Ctrl-C takes the power away.`,
 		Example: "  allot run garden-club\n  allot run minimal --firmware bios --until-ready\n" +
 			"  allot run out/allotment-garden-club-0.1.0-arm64.qcow2 --arch arm64",
-		Args: cobra.ExactArgs(1),
+		Args: one("PROFILE or IMAGE"),
 		RunE: func(cmd *cobra.Command, args []string) error { return runImage(cmd, c, &f, args[0]) },
 	}
 	fl := cmd.Flags()
@@ -55,7 +57,7 @@ The machine stays until Ctrl-C, which presses its power button; a second Ctrl-C 
 
 func runImage(cmd *cobra.Command, c *common, f *runFlags, arg string) error {
 	ctx := cmd.Context()
-	arch, err := image.ParseArch(f.arch)
+	arch, err := f.check()
 	if err != nil {
 		return err
 	}
@@ -63,11 +65,13 @@ func runImage(cmd *cobra.Command, c *common, f *runFlags, arg string) error {
 	if err != nil {
 		return err
 	}
-	disk, keys := arg, f.keys
+	find := c.imageForRun
 	if !isImage(arg) {
-		if disk, keys, err = c.buildForRun(ctx, f, arg, arch); err != nil {
-			return err
-		}
+		find = c.buildForRun
+	}
+	path, keys, err := find(ctx, f, arg, arch)
+	if err != nil {
+		return err
 	}
 	root, err := c.tools(ctx, cacheDir, profile.Debian{})
 	if err != nil {
@@ -79,8 +83,8 @@ func runImage(cmd *cobra.Command, c *common, f *runFlags, arg string) error {
 	}
 	defer os.RemoveAll(dir)
 	m := vm.Options{
-		Tools: root.With(filepath.Dir(disk), dir), Dir: dir, Arch: arch, Firmware: vm.Firmware(f.firmware), Memory: f.memory,
-		Disk: disk, DiskSize: int64(f.diskSize) << 30, Bus: vm.Bus(f.bus),
+		Tools: root.With(filepath.Dir(path), dir), Dir: dir, Arch: arch, Firmware: vm.Firmware(f.firmware), Memory: f.memory,
+		Disk: path, DiskSize: int64(f.diskSize) << 30, Bus: vm.Bus(f.bus),
 	}
 	if m.Firmware == vm.UEFISecure {
 		if m.Vars, err = enrolled(m, keys); err != nil {
@@ -100,8 +104,53 @@ func isImage(arg string) bool {
 	return err == nil && st.Mode().IsRegular() && !strings.HasSuffix(arg, ".toml")
 }
 
+// check refuses, before anything is built, what no machine has.
+func (f *runFlags) check() (image.Arch, error) {
+	arch, err := image.ParseArch(f.arch)
+	if err != nil {
+		return "", err
+	}
+	firmware := []vm.Firmware{vm.BIOS, vm.UEFI, vm.UEFISecure}
+	if !slices.Contains(firmware, vm.Firmware(f.firmware)) {
+		return "", fmt.Errorf("cannot use firmware %q: want one of %v", f.firmware, firmware)
+	}
+	if vm.Firmware(f.firmware) == vm.BIOS && !arch.BootsBIOS() {
+		return "", fmt.Errorf("cannot start %s with firmware bios: use uefi or uefi-secure", arch)
+	}
+	buses := []vm.Bus{vm.VirtioBlk, vm.VirtioSCSI, vm.NVMe, vm.AHCI, vm.USB}
+	if !slices.Contains(buses, vm.Bus(f.bus)) {
+		return "", fmt.Errorf("cannot use bus %q: want one of %v", f.bus, buses)
+	}
+	if f.memory < leastMemory {
+		return "", fmt.Errorf("cannot start a machine of %d MiB memory: want at least %d", f.memory, leastMemory)
+	}
+	return arch, nil
+}
+
+// leastMemory is what firmware, kernel and initial RAM file system need, in MiB; the modules come on top.
+const leastMemory = 192
+
+// imageForRun returns a finished image to boot and the keys that it is signed with.
+func (c *common) imageForRun(_ context.Context, f *runFlags, arg string, _ image.Arch) (path, keys string, err error) {
+	format, err := disk.Detect(arg)
+	if err != nil {
+		return "", "", err
+	}
+	if format == disk.Zstd {
+		return "", "", fmt.Errorf("cannot boot %q: it is packed; unpack it with zstd -d, or boot another form of it", arg)
+	}
+	if f.keys != "" || vm.Firmware(f.firmware) != vm.UEFISecure {
+		return arg, f.keys, nil
+	}
+	source, err := c.sourceFolder()
+	if err != nil {
+		return "", "", fmt.Errorf("cannot find the keys of %q: name their folder with --keys, or use --firmware uefi: %w", arg, err)
+	}
+	return arg, filepath.Join(string(source), "keys"), nil
+}
+
 // buildForRun builds the profile and returns the image to boot and the keys that it is signed with.
-func (c *common) buildForRun(ctx context.Context, f *runFlags, arg string, arch image.Arch) (disk, keys string, err error) {
+func (c *common) buildForRun(ctx context.Context, f *runFlags, arg string, arch image.Arch) (path, keys string, err error) {
 	p, err := c.open(arg)
 	if err != nil {
 		return "", "", err
@@ -111,15 +160,12 @@ func (c *common) buildForRun(ctx context.Context, f *runFlags, arg string, arch 
 	if err != nil {
 		return "", "", err
 	}
-	disk, err = r.Image("qcow2")
-	return disk, keys, err
+	path, err = r.Image("qcow2")
+	return path, keys, err
 }
 
 // enrolled makes a variable store in which the firmware's Secure Boot keys are those in the folder keys.
 func enrolled(m vm.Options, keys string) (string, error) {
-	if keys == "" {
-		return "", fmt.Errorf("cannot enrol Secure Boot keys: name their folder with --keys, or use --firmware uefi")
-	}
 	k, err := secureboot.LoadKeys(keys)
 	if err != nil {
 		return "", err

@@ -38,7 +38,7 @@ const vhdCookie = "conectix"
 func Detect(path string) (Format, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("cannot read image: %w", err)
 	}
 	defer f.Close()
 	head := make([]byte, 8)
