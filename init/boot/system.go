@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"time"
@@ -37,6 +38,7 @@ func system() error {
 	if err := at("hostname", unix.Sethostname([]byte("allotment"))); err != nil {
 		return err
 	}
+	ignoreSignals()
 	harden()
 	useModprobe(programs + "allot-init")
 	if err := at("modules", startDrivers()); err != nil {
@@ -54,6 +56,14 @@ func system() error {
 		return err
 	}
 	return at("shutdown", shutdown(command, w))
+}
+
+// ignoreSignals makes Ctrl-Alt-Del a signal instead of a reset without a sync, and has no signal end PID 1. They are
+// received and dropped rather than ignored, because every process that is started would inherit that.
+func ignoreSignals() {
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_CAD_OFF)
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1,
+		unix.SIGUSR2, unix.SIGPWR)
 }
 
 // startDrivers loads drivers for the devices that there are and, from then on, for those that come. It returns before
