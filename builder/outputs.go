@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"allotment/builder/tools"
 	"allotment/image/disk"
@@ -76,34 +79,36 @@ func (b *build) judge(ctx context.Context, raw string) error {
 	return nil
 }
 
-// images makes the forms of the raw image that the profile names.
+// images makes the forms of the raw image that the profile names, several at once.
 func (b *build) images(ctx context.Context, t *tools.Root, raw, base string) ([]Output, error) {
 	st, err := os.Stat(raw)
 	if err != nil {
 		return nil, err
 	}
-	var outputs []Output
-	for _, name := range b.Profile.Outputs {
-		format, err := disk.ParseFormat(name)
-		if err != nil {
-			return nil, err
-		}
-		path := base + "." + name
-		if format != disk.Raw {
-			step := b.Progress.Step("make "+filepath.Base(path), st.Size())
-			err = disk.Convert(ctx, t, raw, path, format, step.Add)
-			step.Done(err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		o, err := describe(path)
-		if err != nil {
-			return nil, err
-		}
-		outputs = append(outputs, o)
+	outputs := make([]Output, len(b.Profile.Outputs))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, name := range b.Profile.Outputs {
+		group.Go(func() (err error) {
+			outputs[i], err = b.image(ctx, t, raw, base+"."+name, disk.Format(name), st.Size())
+			return err
+		})
 	}
-	return outputs, nil
+	return outputs, group.Wait()
+}
+
+// image makes one form of the raw image, which has size bytes.
+func (b *build) image(ctx context.Context, t *tools.Root, raw, path string, format disk.Format, size int64) (Output, error) {
+	if format == disk.Raw {
+		return describe(path)
+	}
+	step := b.Progress.Step("make "+filepath.Base(path), size)
+	err := disk.Convert(ctx, t, raw, path, format, step.Add)
+	step.Done(err)
+	if err != nil {
+		return Output{}, err
+	}
+	return describe(path)
 }
 
 // describe measures a finished file.
