@@ -36,12 +36,12 @@ func FindSource(dir string) (Source, error) {
 	}
 }
 
-// Key hashes the Go code below the named folders (relative to the source), so that a result is made anew when the code
-// that makes it has changed. Tests do not count.
-func (s Source) Key(folders ...string) (string, error) {
+// Key hashes the named files and all files below the named folders (relative to the source), so that a result is made anew
+// when the code that makes it has changed. Tests do not count.
+func (s Source) Key(names ...string) (string, error) {
 	h := sha256.New()
-	for _, folder := range folders {
-		err := filepath.WalkDir(filepath.Join(string(s), folder), func(path string, e fs.DirEntry, err error) error {
+	for _, name := range names {
+		err := filepath.WalkDir(filepath.Join(string(s), name), func(path string, e fs.DirEntry, err error) error {
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,7 @@ func (s Source) Key(folders ...string) (string, error) {
 			return hashFile(h, string(s), path)
 		})
 		if err != nil {
-			return "", fmt.Errorf("cannot read the source folder %q: %w", folder, err)
+			return "", fmt.Errorf("cannot read the source code %q: %w", name, err)
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
@@ -78,15 +78,15 @@ func hashFile(h io.Writer, base, path string) error {
 // devicePrograms are the commands of ours that the root file system holds.
 var devicePrograms = []string{"allot-init", "allot-supervisor", "allot-gateway"}
 
-// deviceFolders is the code that they are made of.
-var deviceFolders = []string{
+// deviceCode is the code that they are made of.
+var deviceCode = []string{
 	"go.mod", "go.sum", "cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "gateway", "image", "init", "internal",
 }
 
 // programs compiles the device's programs and returns the folder that they lie in. The same code and Go release give the
 // same bytes on any host: no cgo, no paths, no build ids, no version control stamps.
 func (b *build) programs(ctx context.Context) (string, error) {
-	code, err := b.Source.Key(deviceFolders...)
+	code, err := b.Source.Key(deviceCode...)
 	if err != nil {
 		return "", err
 	}
@@ -109,16 +109,16 @@ func (b *build) compile(ctx context.Context, dir string) error {
 	return run.Host{}.Run(ctx, run.Command{Name: "go", Args: args, Dir: string(b.Source), Env: goEnv(b.Arch)})
 }
 
-// goEnv is the caller's environment with everything set that changes what the Go compiler makes.
+// goEnv sets everything that changes what the Go compiler makes.
 func goEnv(arch image.Arch) []string {
-	return append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH="+string(arch), "GOAMD64=v1", "GOARM64=v8.0",
-		"GOFLAGS=-mod=readonly", "GOEXPERIMENT=", "GODEBUG=", "GOWORK=off")
+	return []string{"CGO_ENABLED=0", "GOOS=linux", "GOARCH=" + string(arch), "GOAMD64=v1", "GOARM64=v8.0",
+		"GOFLAGS=-mod=readonly", "GOEXPERIMENT=", "GOFIPS140=off", "GODEBUG=", "GOWORK=off"}
 }
 
 // goVersion asks the Go tool for its release, such as go1.26.8.
-func goVersion(ctx context.Context, source Source) (string, error) {
+func goVersion(ctx context.Context, source Source, arch image.Arch) (string, error) {
 	var out strings.Builder
-	c := run.Command{Name: "go", Args: []string{"env", "GOVERSION"}, Dir: string(source), Stdout: &out}
+	c := run.Command{Name: "go", Args: []string{"env", "GOVERSION"}, Dir: string(source), Env: goEnv(arch), Stdout: &out}
 	if err := (run.Host{}).Run(ctx, c); err != nil {
 		return "", fmt.Errorf("cannot find a Go compiler: %w; install Go 1.26 or newer", err)
 	}

@@ -51,7 +51,7 @@ func (o *Options) runInstall(ctx context.Context, dir string, below, above []deb
 	err := o.Tools.Unprivileged(ctx).Run(ctx, run.Command{
 		Name: "fakeroot", Args: []string{"sh", "-c", installScript, "install.sh"}, Dir: dir,
 		// Whoever may really change owners must not: a user namespace may lack the ids.
-		Env: append(os.Environ(), "FAKEROOTDONTTRYCHOWN=1"),
+		Env: []string{"FAKEROOTDONTTRYCHOWN=1"},
 	})
 	if err != nil {
 		return fmt.Errorf("cannot install the packages with their scripts: %w", err)

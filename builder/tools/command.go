@@ -22,15 +22,15 @@ type entry struct {
 // Run implements run.Runner: it runs a program of the tool root to its end.
 func (r *Root) Run(ctx context.Context, c run.Command) error {
 	cmd := r.Command(ctx, c.Name, c.Args...)
-	cmd.Dir, cmd.Env, cmd.Stdin = c.Dir, c.Env, c.Stdin
-	return run.Wait(cmd, c)
+	return run.Wait(ctx, cmd, c)
 }
 
 // Command prepares a program of the tool root, found on the root's own PATH, for callers that steer it while it runs. The
-// caller may set its folder, environment, files and Cancel; ExtraFiles arrive as usual. It is the leader of a process
+// caller may set its folder, files and Cancel, and add to its environment; ExtraFiles arrive as usual. It is the leader of a process
 // group, killed when the context or the caller ends, with everything that it started.
 func (r *Root) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe")
+	cmd.Env = environment()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	binds := make([]string, 0, len(r.binds))
 	for _, b := range r.binds {

@@ -7,8 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
-	"slices"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -46,8 +44,6 @@ func enter(args []string) (int, error) {
 	if len(args) == 1 {
 		return 0, nil
 	}
-	env := environment(os.Environ())
-	os.Setenv("PATH", searchPath) // for LookPath
 	path, err := exec.LookPath(args[1])
 	if err != nil {
 		return 0, fmt.Errorf("cannot find %q in the tool root: %w", args[1], errors.Unwrap(err))
@@ -56,18 +52,18 @@ func enter(args []string) (int, error) {
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 			return 0, err
 		}
-		return 0, syscall.Exec(path, args[1:], env)
+		return 0, syscall.Exec(path, args[1:], os.Environ())
 	}
-	return supervise(path, args[1:], env)
+	return supervise(path, args[1:])
 }
 
 // supervise runs a program as the process 1 of a process namespace: it hands signals on, reaps orphans, and ends with the
 // program, upon which the kernel kills what is left in the namespace.
-func supervise(path string, args, env []string) (int, error) {
+func supervise(path string, args []string) (int, error) {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
 	// Descriptors above 2 that the caller passed have no close-on-exec flag and so are inherited.
-	child, err := syscall.ForkExec(path, args, &syscall.ProcAttr{Env: env, Files: []uintptr{0, 1, 2}})
+	child, err := syscall.ForkExec(path, args, &syscall.ProcAttr{Env: os.Environ(), Files: []uintptr{0, 1, 2}})
 	if err != nil {
 		return 0, fmt.Errorf("cannot start %q: %w", path, err)
 	}
@@ -91,26 +87,11 @@ func supervise(path string, args, env []string) (int, error) {
 	}
 }
 
-const searchPath = "/usr/sbin:/usr/bin:/sbin:/bin"
-
-// ours are the variables that are the same for every tool on every host.
-var ours = []string{
-	"PATH=" + searchPath, "HOME=/root", "LC_ALL=C.UTF-8", "TZ=UTC", "PYTHONDONTWRITEBYTECODE=1",
-}
-
-// replaced begin the variables that do not come from the host: ours, and those that make programs load the host's code or
-// speak its language.
-var replaced = []string{
-	"PATH=", "HOME=", "TZ=", "LANG", "LC_", "LD_", "PERL", "PYTHON", "XDG_", "GIO_", "GTK_",
-}
-
-// environment is env with our variables.
-func environment(env []string) []string {
-	out := slices.Clone(ours)
-	for _, v := range env {
-		if !slices.ContainsFunc(replaced, func(r string) bool { return strings.HasPrefix(v, r) }) {
-			out = append(out, v)
-		}
+// environment is what tools get of variables: the same on every host, for what they make depends on many of them, as that
+// of mkfs.erofs does on SOURCE_DATE_EPOCH. Of the host's own there is only the folder for temporary files.
+func environment() []string {
+	return []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8", "TZ=UTC", "PYTHONDONTWRITEBYTECODE=1",
+		"TMPDIR=" + os.TempDir(),
 	}
-	return out
 }

@@ -120,15 +120,18 @@ func TestFailuresAreTold(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
+	for name, value := range map[string]string{
+		"PATH": "/opt/bin", "LD_LIBRARY_PATH": "/opt/lib", "LANG": "de_DE", "TZ": "Europe/Berlin", "SOURCE_DATE_EPOCH": "1",
+	} {
+		t.Setenv(name, value)
+	}
 	var out bytes.Buffer
-	err := openSolver(t).Run(t.Context(), run.Command{Name: "env", Stdout: &out, Env: []string{
-		"PATH=/opt/bin", "LD_PRELOAD=/lib/host.so", "LANG=de_DE", "TZ=Europe/Berlin", "SOURCE_DATE_EPOCH=1",
-	}})
+	err := openSolver(t).Run(t.Context(), run.Command{Name: "env", Stdout: &out, Env: []string{"A=b"}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "PATH=/usr/sbin:/usr/bin:/sbin:/bin\nHOME=/root\nLC_ALL=C.UTF-8\nTZ=UTC\n" +
-		"PYTHONDONTWRITEBYTECODE=1\nSOURCE_DATE_EPOCH=1\n"
+	want := "PATH=/usr/sbin:/usr/bin:/sbin:/bin\nHOME=/root\nLC_ALL=C.UTF-8\nTZ=UTC\n" +
+		"PYTHONDONTWRITEBYTECODE=1\nTMPDIR=" + os.TempDir() + "\nA=b\n"
 	if out.String() != want {
 		t.Errorf("environment inside:\n%swant:\n%s", out.String(), want)
 	}

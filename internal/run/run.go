@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -17,7 +18,7 @@ type Command struct {
 	Name   string   // path or name
 	Args   []string // without the name
 	Dir    string
-	Env    []string // nil: the caller's environment
+	Env    []string // variables beside those that programs have there anyway, NAME=value
 	Stdin  io.Reader
 	Stdout io.Writer // nil: kept for the error message
 }
@@ -34,13 +35,15 @@ type Host struct{}
 // Run implements Runner.
 func (Host) Run(ctx context.Context, c Command) error {
 	cmd := exec.CommandContext(ctx, c.Name, c.Args...)
-	cmd.Dir, cmd.Env, cmd.Stdin = c.Dir, c.Env, c.Stdin
-	return Wait(cmd, c)
+	cmd.Env = os.Environ()
+	return Wait(ctx, cmd, c)
 }
 
-// Wait runs a prepared cmd; the error carries the last lines that it printed. Cancelling its context sends SIGTERM to the
-// whole process group, and SIGKILL after five seconds.
-func Wait(cmd *exec.Cmd, c Command) error {
+// Wait runs cmd, which is prepared to run c's program with ctx; the error carries the last lines that it printed, or is
+// that of ctx. Cancelling ctx sends SIGTERM to the whole process group, and SIGKILL after five seconds.
+func Wait(ctx context.Context, cmd *exec.Cmd, c Command) error {
+	cmd.Dir, cmd.Stdin = c.Dir, c.Stdin
+	cmd.Env = append(cmd.Env, c.Env...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	cmd.Stdout = c.Stdout
@@ -53,7 +56,11 @@ func Wait(cmd *exec.Cmd, c Command) error {
 	cmd.SysProcAttr.Setpgid = true
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	if err != nil && ctx.Err() != nil {
+		return fmt.Errorf("cannot run %s: %w", c.Name, ctx.Err())
+	}
+	if err != nil {
 		return fmt.Errorf("cannot run %s: %w%s", c.Name, err, tail(said.String()))
 	}
 	return nil

@@ -43,8 +43,8 @@ func TestCancelEndsGroup(t *testing.T) {
 	cancel()
 	select {
 	case err := <-done:
-		if err == nil {
-			t.Error("no error")
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("error is %v, want that of the context", err)
 		}
 	case <-time.After(4 * time.Second): // a child that lives on would hold the pipe until WaitDelay
 		t.Error("a child of the cancelled program lives on")

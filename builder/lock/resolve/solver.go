@@ -158,11 +158,8 @@ func (s *solver) solve(ctx context.Context, w wish) ([]lock.Package, error) {
 	var out bytes.Buffer
 	err = s.runner.Run(ctx, run.Command{
 		Name: "apt-get", Args: args, Stdout: &out,
-		Env: append(os.Environ(), "APT_CONFIG="+filepath.Join(s.dir, "apt.conf"), "LC_ALL=C.UTF-8"),
+		Env: []string{"APT_CONFIG=" + filepath.Join(s.dir, "apt.conf")},
 	})
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
 	if err != nil {
 		return nil, fmt.Errorf("%w\n%s", err, strings.TrimSpace(out.String()))
 	}
