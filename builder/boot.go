@@ -155,7 +155,7 @@ func (b *build) bootFolder(ctx context.Context, name, folder string) (string, er
 	if err != nil {
 		return "", err
 	}
-	return b.Cache.Make(ctx, "boot", cache.Key(p.SHA256, folder), func(tmp string) error {
+	return b.Cache.Make(ctx, "boot", cache.Key(b.rootCode, p.SHA256, folder), func(tmp string) error {
 		debs, err := b.debs(ctx, []lock.Package{p})
 		if err != nil {
 			return err

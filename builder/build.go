@@ -42,8 +42,9 @@ type build struct {
 	keys      *secureboot.Keys
 	archive   *apt.Client
 	toolsID   string // what decides the tools' bytes
-	treeCode  string // and those of our code that makes trees
-	rootCode  string // and those of our code that makes the root and the boot files
+	code      string // hash of all our code that has a part in an image
+	treeCode  string // of that which makes trees
+	rootCode  string // of that which makes the root and the boot files
 	key       string // hash of every input
 	warnings  []string
 }
@@ -138,13 +139,13 @@ func prepare(ctx context.Context, o Options) (*build, error) {
 	if b.keys, err = secureboot.LoadKeys(o.Keys); err != nil {
 		return nil, err
 	}
-	if b.goVersion, err = goVersion(ctx, o.Source); err != nil {
+	if b.goVersion, err = goVersion(ctx, o.Source, o.Arch); err != nil {
 		return nil, err
 	}
-	if b.treeCode, err = o.Source.Key(treeFolders...); err != nil {
+	if b.treeCode, err = o.Source.Key(treeCode...); err != nil {
 		return nil, err
 	}
-	if b.rootCode, err = o.Source.Key(rootFolders...); err != nil {
+	if b.rootCode, err = o.Source.Key(rootCode...); err != nil {
 		return nil, err
 	}
 	toolLock, err := tools.Lock()

@@ -31,7 +31,7 @@ func (b *build) disk(ctx context.Context, t *tools.Root, path string, p *parts) 
 		SystemdBoot: p.boot.loader, UKI: p.boot.uki, Auth: b.keys.Auth,
 		Kernel: p.boot.kernel, Initrd: p.boot.initrd, Cmdline: p.boot.cmdline, GRUBModules: p.boot.grubModules,
 		Root: p.root.erofs, Verity: p.root.verity,
-		Tools: t.With(b.Out),
+		Tools: t,
 	}
 	total := int64(0)
 	for _, file := range []string{p.root.erofs, p.root.verity} {

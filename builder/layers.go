@@ -21,8 +21,11 @@ import (
 	"allotment/internal/cache"
 )
 
-// treeFolders is the code that decides the bytes of a tree, and of the tar and EROFS files made of it.
-var treeFolders = []string{"builder/deb", "builder/profile", "builder/rootfs", "image/erofs", "image/layer"}
+// treeCode is the code that decides the bytes of a tree, and of the tar and EROFS files made of it.
+var treeCode = []string{
+	"go.mod", "builder/layers.go", "builder/deb", "builder/profile", "builder/rootfs", "image/erofs", "image/layer",
+	"image/verity/verity.go",
+}
 
 // Layer is a finished layer on the host.
 type Layer struct {

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"io"
 	"io/fs"
@@ -33,16 +34,11 @@ func (b *build) writePackages(base, programs string, layers []*Layer) (Output, e
 	for _, l := range layers {
 		img.Parts = append(img.Parts, sbom.Part{Name: l.Name, Packages: l.Packages})
 	}
-	path := base + ".spdx.json"
-	f, err := os.Create(path)
-	if err != nil {
+	var text bytes.Buffer
+	if err := sbom.Write(&text, img); err != nil {
 		return Output{}, err
 	}
-	defer f.Close()
-	if err := sbom.Write(f, img); err != nil {
-		return Output{}, err
-	}
-	return describe(path)
+	return writeOutput(base+".spdx.json", text.Bytes())
 }
 
 // writeContainers writes the modules as container images: an OCI image layout in one tar file, which shares the layers

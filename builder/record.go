@@ -58,17 +58,17 @@ func (r *Result) Text() string {
 	return s.String()
 }
 
-// builderFolders is the code that makes an image of its parts.
-var builderFolders = []string{"builder", "image", "internal/run", "internal/cache"}
+// builderCode is the code that makes an image of its parts.
+var builderCode = []string{"builder", "image", "internal/run", "internal/cache"}
 
 // inputsKey hashes all that a build depends on.
 func (b *build) inputsKey() (string, error) {
-	code, err := b.Source.Key(append(builderFolders, deviceFolders...)...)
-	if err != nil {
+	var err error
+	if b.code, err = b.Source.Key(append(builderCode, deviceCode...)...); err != nil {
 		return "", err
 	}
-	parts := []any{code, b.toolsID, b.goVersion, b.Arch, b.Lock, b.keys.DB.Cert.Raw, b.keys.Auth, b.Out, b.Profile.Outputs,
-		b.Profile.Version, b.Profile.Kernel, b.Profile.Disk, b.Profile.Network, b.Profile.Time, b.Profile.Title}
+	parts := []any{b.code, b.toolsID, b.goVersion, b.Arch, b.Lock, b.keys.DB.Cert.Raw, b.keys.Auth, b.base(), b.Profile.Outputs,
+		b.Profile.Kernel, b.Profile.Disk, b.Profile.Network, b.Profile.Time, b.Profile.Title}
 	for _, spec := range b.Profile.Modules {
 		chain, err := b.Profile.Chain(&spec.Tree)
 		if err != nil {
@@ -155,13 +155,9 @@ type recordOutput struct {
 
 // record gathers the build record.
 func (b *build) record(p *parts, outputs []Output) (*record, error) {
-	code, err := b.Source.Key(append(builderFolders, deviceFolders...)...)
-	if err != nil {
-		return nil, err
-	}
 	rec := &record{
 		Format: 1, Profile: b.Profile.Name, Version: b.Profile.Version, Arch: b.Arch, Epoch: b.epoch,
-		Lock: image.NewDigest(sha256.Sum256(b.Lock.Encode())), Go: b.goVersion, Code: code,
+		Lock: image.NewDigest(sha256.Sum256(b.Lock.Encode())), Go: b.goVersion, Code: b.code,
 		DBCert: image.NewDigest(sha256.Sum256(b.keys.DB.Cert.Raw)), RootHash: p.root.hash.String(),
 		UKI: image.NewDigest(sha256.Sum256(p.boot.uki)), Tools: []string{}, Layers: []recordLayer{},
 	}

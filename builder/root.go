@@ -21,8 +21,8 @@ import (
 // rootTree names the tree that the device's root file system starts from.
 const rootTree = "root"
 
-// rootFolders is the code that decides the bytes of the root, the initial RAM file system and the boot files.
-var rootFolders = []string{"builder", "image"}
+// rootCode is the code that decides the bytes of the root, the initial RAM file system and the boot files.
+var rootCode = []string{"go.mod", "builder", "image"}
 
 // rootFS is a finished root file system: an EROFS file, its verity hash device, and what they say.
 type rootFS struct {
