@@ -23,9 +23,6 @@ const (
 	logMark    = 1 << 3
 )
 
-// tornSize is how much of a write a disk finishes or leaves as one when the power fails, in bytes.
-const tornSize = 512
-
 // WriteLog is a recording of what a machine wrote to its disk, up to its last flush.
 type WriteLog struct {
 	data    io.ReaderAt
@@ -149,8 +146,9 @@ func (l *WriteLog) Replay(disk io.WriterAt, from, to int) error {
 }
 
 // Cut makes, from the disk that flush n left, what a power cut some time before flush n+1 can leave: of the writes between
-// them, some are missing, some torn, and they arrive in any order. The random numbers choose.
-func (l *WriteLog) Cut(disk io.WriterAt, n int, random *rand.Rand) error {
+// them, some are missing, some torn, and they arrive in any order. The random numbers choose. Atomic is how much the disk
+// writes as a whole, in bytes: the size of its physical sectors.
+func (l *WriteLog) Cut(disk io.WriterAt, n int, atomic int64, random *rand.Rand) error {
 	writes := slices.Clone(l.between(n, n+1))
 	random.Shuffle(len(writes), func(i, j int) { writes[i], writes[j] = writes[j], writes[i] })
 	for _, e := range writes {
@@ -160,7 +158,7 @@ func (l *WriteLog) Cut(disk io.WriterAt, n int, random *rand.Rand) error {
 				return err
 			}
 		case 1: // torn
-			cut := random.Int64N(e.length/tornSize) * tornSize
+			cut := random.Int64N((e.length+atomic-1)/atomic) * atomic
 			if random.IntN(2) == 0 { // the first part is there
 				if err := l.apply(disk, e, 0, cut); err != nil {
 					return err

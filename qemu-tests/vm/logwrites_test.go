@@ -108,7 +108,7 @@ func TestCut(t *testing.T) {
 		if err := l.Replay(d, 0, 1); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.Cut(d, 1, rand.New(rand.NewPCG(1, seed))); err != nil {
+		if err := l.Cut(d, 1, 512, rand.New(rand.NewPCG(1, seed))); err != nil {
 			t.Fatal(err)
 		}
 		seen[d.sectors()] = true
@@ -117,6 +117,16 @@ func TestCut(t *testing.T) {
 		if disk[0] != 'a' || disk[4] != '.' {
 			t.Errorf("%q lost a flushed write or has one of after the next flush", disk)
 		}
+	}
+	whole := make(disk, 5*512)
+	for seed := range uint64(100) {
+		if err := l.Cut(whole, 1, 1024, rand.New(rand.NewPCG(1, seed))); err != nil {
+			t.Fatal(err)
+		}
+		if got := whole.sectors()[1:3]; got == ".b" || got == "b." {
+			t.Errorf("%q: a write of one atomic unit is torn", got)
+		}
+		clear(whole)
 	}
 	for _, want := range []string{"a....", "abb..", "a.cc.", "abcc.", "abbc.", "a.b..", "ab.c.", "a.c.."} {
 		if !seen[want] {
@@ -151,6 +161,6 @@ func FuzzReadWriteLog(f *testing.F) {
 			return
 		}
 		l.Replay(make(disk, 4096), 0, l.Flushes())
-		l.Cut(make(disk, 4096), 0, rand.New(rand.NewPCG(1, 2)))
+		l.Cut(make(disk, 4096), 0, 512, rand.New(rand.NewPCG(1, 2)))
 	})
 }
