@@ -107,7 +107,7 @@ func (x *Index) addSoftdep(line string) error {
 		case word == "post:":
 			list = &m.post
 		case list == nil:
-			return fmt.Errorf("line %q has a name that neither pre: nor post: precedes", line)
+			return fmt.Errorf("line %q names a module before pre: or post: says when to load it", line)
 		default:
 			*list = append(*list, word)
 		}
