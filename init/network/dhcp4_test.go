@@ -206,6 +206,12 @@ func plug(t *testing.T, name string, address netip.Prefix) otherNetwork {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Unmount(o.path, unix.MNT_DETACH) })
+	// Nobody else can have the addresses, so nobody need be asked for a second before they are used.
+	noDAD := func() error { return setSysctl("ipv6/conf/default/accept_dad", "0") }
+	o.do(t, noDAD)
+	if err := noDAD(); err != nil {
+		t.Fatal(err)
+	}
 	ns, err := os.Open(o.path)
 	if err != nil {
 		t.Fatal(err)
@@ -291,22 +297,8 @@ func TestUplinkGetsAnAddress(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	await := func(what string, ok func(Status) bool) {
-		t.Helper()
-		limit := time.After(20 * time.Second)
-		for {
-			select {
-			case s := <-states:
-				if ok(s) {
-					return
-				}
-			case <-limit:
-				t.Fatalf("never: %s", what)
-			}
-		}
-	}
 	carrier(true)
-	await("an address", func(s Status) bool {
+	await(t, states, "an address", func(s Status) bool {
 		return s.Link == "uplink" && slices.Contains(s.Addresses, netip.MustParsePrefix("192.0.2.9/24")) && len(s.DNS) == 1
 	})
 	routes, err := netlink.RouteList(u.link, netlink.FAMILY_V4)
@@ -320,5 +312,5 @@ func TestUplinkGetsAnAddress(t *testing.T) {
 		}
 	}
 	carrier(false)
-	await("the loss of the link", func(s Status) bool { return s.Link == "" && len(s.Addresses) == 0 })
+	await(t, states, "the loss of the link", func(s Status) bool { return s.Link == "" && len(s.Addresses) == 0 })
 }

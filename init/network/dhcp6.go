@@ -9,6 +9,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/dhcpv6/nclient6"
+	"github.com/insomniacslk/dhcp/iana"
 )
 
 // Lease6 is what DHCPv6 gave: an address if the routers said that it is managed, and resolvers.
@@ -53,16 +54,16 @@ func (d *dhcp6) ask(ctx context.Context) (*Lease6, error) {
 		return nil, fmt.Errorf("cannot ask DHCPv6 on %s: %w", d.link, err)
 	}
 	defer c.Close()
+	// The library's own identity has the time in it, so that a server would take each question for one of a new machine.
+	identity := dhcpv6.WithClientID(&dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: d.mac})
 	if d.managed {
-		answer, err := c.RapidSolicit(ctx)
+		answer, err := c.RapidSolicit(ctx, identity)
 		if err != nil {
 			return nil, fmt.Errorf("cannot get an address by DHCPv6 on %s: %w", d.link, err)
 		}
 		return newLease6(answer), nil
 	}
-	m, err := dhcpv6.NewMessage(
-		dhcpv6.WithClientID(&dhcpv6.DUIDLL{HWType: 1, LinkLayerAddr: d.mac}),
-		dhcpv6.WithRequestedOptions(dhcpv6.OptionDNSRecursiveNameServer))
+	m, err := dhcpv6.NewMessage(identity, dhcpv6.WithRequestedOptions(dhcpv6.OptionDNSRecursiveNameServer))
 	if err != nil {
 		return nil, fmt.Errorf("cannot ask DHCPv6 on %s: %w", d.link, err)
 	}
