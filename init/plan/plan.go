@@ -76,7 +76,7 @@ type Service struct {
 type Volume struct {
 	Name     string
 	Path     string // in the container
-	UID, GID uint32 // inside the user namespace, and so on disk: see docs/decisions/volumes-are-id-mapped.md
+	UID, GID uint32 // inside the user namespace, and so on disk: see docs/decisions/0006-volumes-are-id-mapped.md
 }
 
 // Importance says what a module's failure means for the box.
