@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -92,7 +93,10 @@ func feed(w io.Writer, q <-chan string, display bool) {
 	}
 }
 
-// Close writes out what is waiting and ends. The consoles stay open.
+// closeWait is how long Close waits for consoles that do not take what is written.
+const closeWait = 2 * time.Second
+
+// Close writes out what is waiting, as far as the consoles take it at once, and ends. The consoles stay open.
 func (c *Console) Close() {
 	c.mu.Lock()
 	for _, q := range c.queues {
@@ -100,7 +104,12 @@ func (c *Console) Close() {
 	}
 	c.queues = nil
 	c.mu.Unlock()
-	c.done.Wait()
+	written := make(chan struct{})
+	go func() { c.done.Wait(); close(written) }()
+	select {
+	case <-written:
+	case <-time.After(closeWait):
+	}
 }
 
 // Print shows one line.

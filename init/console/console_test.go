@@ -46,6 +46,6 @@ func TestStuckConsoleHoldsNobodyUp(t *testing.T) {
 	for range 10 * queueLength {
 		c.Print("line") // the test would hang here
 	}
+	c.Close() // and here
 	close(s.release)
-	c.Close()
 }
