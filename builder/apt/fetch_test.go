@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-
 	"net/http"
 	"os"
 	"path/filepath"
@@ -202,6 +201,11 @@ func TestFetchFromPool(t *testing.T) {
 		t.Errorf("a damaged file in the pool: error is %v", err)
 	}
 	wantNothing(t, c)
+
+	if err := newArchive(t).client(t).Keep(t.Context(), []Package{hello(suite)}, pool, progress.Silent{}); err != nil {
+		t.Fatal(err)
+	}
+	wantPackage(t, kept)
 }
 
 // TestPoolWithoutPackage falls back on the mirror.

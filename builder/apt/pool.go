@@ -39,7 +39,7 @@ func (c *Client) Keep(ctx context.Context, packages []Package, dir string, to pr
 
 // keep copies a package to path, where it appears when it is whole.
 func keep(from, path string, p Package) error {
-	if info, err := os.Stat(path); err == nil && info.Size() == p.Size {
+	if _, err := os.Stat(path); err == nil && !damaged(path, p) {
 		return nil
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".keep-")

@@ -80,7 +80,7 @@ func (t *transfer) download(ctx context.Context, url, path string, limit int64, 
 		before := d.have
 		again, err := t.attempt(ctx, d)
 		if err == nil {
-			return d, f.Close()
+			return d, errors.Join(f.Truncate(d.have), f.Close()) // of an attempt that came further
 		}
 		if d.have > before {
 			try, wait = 0, t.backoff
@@ -165,8 +165,6 @@ func (d *download) restart() {
 	d.add(-d.have)
 	d.have = 0
 	d.hash.Reset()
-	d.file.Truncate(0)
-	d.file.Seek(0, io.SeekStart)
 }
 
 // Write implements io.Writer for the body of an answer. Its errors are not the connection's.
@@ -175,7 +173,7 @@ func (d *download) Write(b []byte) (int, error) {
 		d.failed = fmt.Errorf("%w from %s: more than %d bytes", errWrong, d.url, d.limit)
 		return 0, d.failed
 	}
-	n, err := d.file.Write(b)
+	n, err := d.file.WriteAt(b, d.have)
 	d.failed = err
 	d.hash.Write(b[:n])
 	d.have += int64(n)
