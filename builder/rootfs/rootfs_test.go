@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -177,6 +178,35 @@ func TestTruncatedTar(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, buildError(&profile.Tree{}, nil, d), "unexpected EOF")
+}
+
+// TestDeceptiveSizes has members that say of their size what is not so in the archive.
+func TestDeceptiveSizes(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		header tar.Header
+		want   string
+	}{
+		{"larger than any file", tar.Header{Name: "f", Mode: 0o644, Size: math.MaxInt64}, "unexpected EOF"},
+		{"sparse", tar.Header{Name: "f", Mode: 0o644, Size: 3, PAXRecords: map[string]string{
+			"gnu.sparse.major": "0", "gnu.sparse.minor": "1", "gnu.sparse.size": "300", "gnu.sparse.numblocks": "1",
+			"gnu.sparse.map": "0,3",
+		}}, "sparse file"},
+	} {
+		var b bytes.Buffer
+		w := tar.NewWriter(&b)
+		if err := w.WriteHeader(&c.header); err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(w, "abc")
+		w.Flush()
+		d := Deb{Name: "a", DataTar: filepath.Join(t.TempDir(), "a.tar")}
+		text := bytes.ReplaceAll(b.Bytes(), []byte("gnu.sparse"), []byte("GNU.sparse")) // Go's writer refuses to write these
+		if err := os.WriteFile(d.DataTar, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Run(c.name, func(t *testing.T) { wantError(t, buildError(&profile.Tree{}, nil, d), c.want) })
+	}
 }
 
 func TestIncludeAndRemove(t *testing.T) {

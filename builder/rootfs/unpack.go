@@ -67,7 +67,7 @@ func (t *Tree) addTar(ctx context.Context, name, from string) error {
 		if err != nil {
 			return err
 		}
-		if h.Typeflag == tar.TypeReg && offset+h.Size > st.Size() {
+		if h.Typeflag == tar.TypeReg && h.Size > st.Size()-offset {
 			return fmt.Errorf("cannot read %q: %w", h.Name, io.ErrUnexpectedEOF)
 		}
 		if err := t.addHeader(h, Content{File: name, Offset: offset, Size: h.Size}, from); err != nil {
@@ -84,6 +84,11 @@ func (t *Tree) addHeader(h *tar.Header, c Content, from string) error {
 	p, err := t.locate(path.Clean("/" + h.Name))
 	if err != nil {
 		return err
+	}
+	for k := range h.PAXRecords {
+		if strings.HasPrefix(k, "GNU.sparse.") { // what lies in the archive is not what the file holds
+			return fmt.Errorf("cannot use member %q: it is stored as a sparse file", h.Name)
+		}
 	}
 	n := &Node{Type: h.Typeflag, Mode: h.Mode & 0o7777, UID: h.Uid, GID: h.Gid, Xattrs: xattrs(h), From: from}
 	switch h.Typeflag {
