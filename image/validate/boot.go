@@ -53,7 +53,11 @@ func (c *check) boot() {
 	c.nothingElse(e)
 }
 
-// readESP reads all files into memory; they are some 50 MiB.
+// maxESP bounds the bytes of all files of the EFI system partition, which are read into memory. Ours are some 100 MiB; a
+// forged volume can have each of its files on the same clusters.
+const maxESP = 1 << 30
+
+// readESP reads all files into memory.
 func (c *check) readESP() *esp {
 	p, r, ok := c.partition(disk.ESP)
 	if !ok {
@@ -65,7 +69,12 @@ func (c *check) readESP() *esp {
 		return nil
 	}
 	e := &esp{files: map[string][]byte{}}
+	room := int64(maxESP)
 	for _, f := range v.Files {
+		if room -= f.Size; room < 0 {
+			c.breach(f.Path, "is one file too many: they have more than %d MiB", maxESP/mib)
+			return nil
+		}
 		b, err := v.ReadFile(f.Path)
 		if err != nil {
 			c.breach(f.Path, "%v", err)

@@ -98,6 +98,7 @@ func TestFlips(t *testing.T) {
 		{"kernel for GRUB", inFile("allotment/2026.11.3/vmlinuz"), "vmlinuz: is not the kernel"},
 		{"initrd for GRUB", inFile("allotment/2026.11.3/initrd"), "initrd: is not the initrd"},
 		{"hashes for GRUB", inFile("allotment/2026.11.3/SHA256SUMS"), "SHA256SUMS"},
+		{"size of a file", findBytes(t, f, at[disk.ESP].Start, []byte("VMLINUZ    \x20")) + 31, "one file too many"},
 		{"grub.cfg", inFile("allotment/grub.cfg"), "grub.cfg"},
 		{"db.auth", inFile("loader/keys/allotment/db.auth"), "db.auth"},
 		{"root data", at[disk.RootA].Start + 5000, "root-a: does not fit"},

@@ -191,6 +191,21 @@ func TestReadNotices(t *testing.T) {
 	}
 }
 
+// TestReadHidesNothing has a file whose name begins as those of the links that each folder has to itself and its parent.
+func TestReadHidesNothing(t *testing.T) {
+	f := newVolume(t, MinSize, []File{{"KERNEL", []byte("x")}})
+	g, err := newGeometry(MinSize)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt([]byte("."), g.offset(rootCluster)+entrySize); err != nil { // behind the label
+		t.Fatal(err)
+	}
+	if v, err := Read(f, MinSize); err != nil || len(v.Files) != 1 || v.Files[0].Path != ".ERNEL" {
+		t.Errorf("volume is %+v, error %v; want file .ERNEL in it", v, err)
+	}
+}
+
 // patched is a sparse volume: zeros but for some bytes from its start on.
 type patched []byte
 

@@ -149,7 +149,7 @@ func (v *Volume) readEntry(path string, e []byte, long *longName, depth int) err
 	case attr&attrLabel != 0:
 		v.Label = strings.TrimRight(string(short[:]), " ")
 		return nil
-	case e[0] == '.':
+	case short == padName(".") || short == padName(".."):
 		return nil
 	}
 	name, err := long.take(short)
