@@ -26,7 +26,7 @@ var folders = []string{"dev", "proc", "run", "sys", "sysroot"}
 func Write(w io.Writer, spec Spec) error {
 	z, err := zstd.NewWriter(w,
 		zstd.WithEncoderLevel(zstd.SpeedBestCompression),
-		zstd.WithEncoderConcurrency(1), // more would cut the blocks by chance
+		zstd.WithEncoderConcurrency(1),
 	)
 	if err != nil {
 		return err

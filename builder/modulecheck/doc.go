@@ -5,6 +5,7 @@
 //
 // The installation is made in the tool root, below which the packages of trees/check.toml give scripts what they expect:
 // the essential packages and their usual helpers. It runs in a user namespace and under fakeroot, so that scripts have no
-// rights on the host, and root, root in a container and ordinary users see the same owners and modes. Not seen are extended attributes (file capabilities), whether a daemon would
-// start (none is started), and what packages make only when the system boots.
+// rights on the host, and root, root in a container and ordinary users see the same owners and modes. Not seen are
+// extended attributes (file capabilities), whether a daemon would start (none is started), and what packages make only
+// when the system boots.
 package modulecheck

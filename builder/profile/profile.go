@@ -93,7 +93,7 @@ type Dir struct {
 	Owner string `toml:"owner,omitempty"` // user:group by name, default root:root
 }
 
-// Link is a symbolic link; it replaces what is there, a folder included.
+// Link is a symbolic link; it replaces a file or an empty folder.
 type Link struct {
 	Path   string `toml:"path"`
 	Target string `toml:"target"`

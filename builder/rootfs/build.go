@@ -22,8 +22,9 @@ const caBundle = "/etc/ssl/certs/ca-certificates.crt"
 // holds base too; Subtract takes it away again for a layer of its own.
 //
 // Order: packages (base-files first, the others by name), leftovers out, Include, Remove, users and groups, CA bundle,
-// folders, links, files, modes; then a check that no program misses a library. Include and Remove look only at what the packages brought, never at base. Files that are
-// copied are taken from before Include and Remove, so a tree can keep a copy without its original.
+// folders, links, files, modes; then a check that no program misses a library. Include and Remove look only at what the
+// packages brought, never at base. Files that are copied are taken from before Include and Remove, so a tree can keep a
+// copy without its original.
 func Build(ctx context.Context, pkgs []Deb, decl *profile.Tree, base *Tree) (*Tree, error) {
 	if base == nil {
 		base = New()
