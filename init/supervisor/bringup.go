@@ -33,30 +33,18 @@ type (
 // publicPorts are the TCP ports that the firewall opens.
 var publicPorts = []uint16{80}
 
-// bringUp does what comes before the services, in this order: nothing is on the network before the firewall is.
+// stateTimeout bounds the opening of the state partition, whose first time copies and checks all layers.
+const stateTimeout = 20 * time.Minute
+
+// bringUp does what comes before the services. Network and state partition do not need each other, modules need both.
 func (s *Supervisor) bringUp(ctx context.Context) {
-	if err := network.Firewall(publicPorts); err != nil {
-		s.send(eventBroken{"network", err})
-		return
-	}
-	if err := network.Loopback(); err != nil {
-		s.send(eventBroken{"network", err})
-		return
-	}
-	s.send(eventFirewalled{})
-	resolv := s.config.Container.Resolv
-	uplink := network.NewUplink(s.config.Manifest.Network, resolv, func(st network.Status) { s.send(eventNetwork{st}) }, s.warn)
-	var done sync.WaitGroup
-	done.Go(func() {
-		if err := uplink.Run(ctx); err != nil {
-			s.send(eventBroken{"network", err})
-		}
-	})
-	if err := network.Bridge(); err != nil {
-		s.send(eventBroken{"network", err})
-		return
-	}
-	state, err := s.config.OpenState(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	joined := make(chan error, 1)
+	running.Go(func() { joined <- s.joinNetwork(ctx, &running) })
+	opening, cancel := context.WithTimeout(ctx, stateTimeout)
+	defer cancel()
+	state, err := s.config.OpenState(opening)
 	if err != nil {
 		s.send(eventBroken{"state", err})
 		return
@@ -65,11 +53,33 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 	if err := s.clock.Remember(filepath.Join(s.config.State, "system", "time")); err != nil {
 		s.warn(err)
 	}
-	done.Go(func() { s.clock.Run(ctx, s.online, s.onTime) })
-	for _, m := range s.plan.Modules {
-		done.Go(func() { s.send(eventPrepared{m, s.prepare(state, m)}) })
+	running.Go(func() { s.clock.Run(ctx, s.online, s.onTime) })
+	if err := <-joined; err != nil {
+		s.send(eventBroken{"network", err})
+		return
 	}
-	done.Wait()
+	for _, m := range s.plan.Modules {
+		running.Go(func() { s.send(eventPrepared{m, s.prepare(state, m)}) })
+	}
+}
+
+// joinNetwork sets the network up and begins to follow it. No link is up before the firewall is.
+func (s *Supervisor) joinNetwork(ctx context.Context, running *sync.WaitGroup) error {
+	if err := network.Firewall(publicPorts); err != nil {
+		return err
+	}
+	if err := network.Loopback(); err != nil {
+		return err
+	}
+	s.send(eventFirewalled{})
+	resolv := s.config.Container.Resolv
+	uplink := network.NewUplink(s.config.Manifest.Network, resolv, func(st network.Status) { s.send(eventNetwork{st}) }, s.warn)
+	running.Go(func() {
+		if err := uplink.Run(ctx); err != nil {
+			s.send(eventBroken{"network", err})
+		}
+	})
+	return network.Bridge()
 }
 
 // prepare makes what the module's services need.
