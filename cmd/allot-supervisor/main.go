@@ -76,7 +76,8 @@ func run(screen *console.Console) (int, error) {
 		OpenState: func(ctx context.Context) (supervisor.State, error) {
 			unix.Unmount(stateDir, unix.MNT_DETACH) // what an earlier supervisor of this boot has left
 			return state.Open(ctx, state.Config{
-				Disk: facts.Disk, Root: stateDir, Layers: manifest.Layers, Seed: manifest.Seed, Reaper: children, Log: log.Logger(),
+				Disk: facts.Disk, Root: stateDir, Layers: manifest.Layers, Seed: manifest.Seed,
+				Reaper: children, Log: log.Logger(),
 			})
 		},
 		Heartbeat: os.NewFile(heartbeatFD, "heartbeat"), Console: screen, Log: log,

@@ -212,7 +212,8 @@ func query(address string) (Sample, error) {
 	return Sample{Server: address, Offset: r.ClockOffset, Error: r.RootDistance + time.Millisecond}, nil
 }
 
-// resolve returns addresses of the servers, one of each at first, up to mostServers: a single name often stands for several.
+// resolve returns addresses of the servers, one of each at first, up to mostServers: a single name often stands for
+// several.
 func (c *Clock) resolve(ctx context.Context) []netip.Addr {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()

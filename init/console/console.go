@@ -57,7 +57,8 @@ func Active() (displays, serials []io.Writer) {
 		names = []byte("console")
 	}
 	for _, name := range strings.Fields(string(names)) {
-		f, err := os.OpenFile(filepath.Join("/dev", name), os.O_WRONLY|unix.O_NOCTTY, 0) // it must not become our controlling terminal
+		// No console must become our controlling terminal, whose end would be ours.
+		f, err := os.OpenFile(filepath.Join("/dev", name), os.O_WRONLY|unix.O_NOCTTY, 0)
 		if err != nil {
 			continue
 		}

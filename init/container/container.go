@@ -198,7 +198,8 @@ func (r *Runtime) Start(ctx context.Context, s *plan.Service, network string, ou
 	os.Remove(messages)
 	p, err := r.reaper.Start(reaper.Spec{
 		Path: r.config.Crun,
-		Args: append(r.crunArgs(messages), "run", "--detach", "--bundle", dir, "--pid-file", filepath.Join(dir, "pid"), s.ID),
+		Args: append(r.crunArgs(messages),
+			"run", "--detach", "--bundle", dir, "--pid-file", filepath.Join(dir, "pid"), s.ID),
 		Env:  []string{defaultPath}, Stdout: output, Stderr: output,
 	})
 	if err != nil {
@@ -304,7 +305,8 @@ func (r *Runtime) Remove(ctx context.Context, s *plan.Service) (outOfMem bool) {
 	os.Remove(filepath.Join(r.serviceDir(s), "pid"))
 	if _, err := os.Lstat(filepath.Join(r.config.Run, "crun", s.ID)); err == nil {
 		r.reaper.Run(ctx, reaper.Spec{
-			Path: r.config.Crun, Args: append(r.crunArgs("/dev/null"), "delete", "--force", s.ID), Env: []string{defaultPath},
+			Path: r.config.Crun, Args: append(r.crunArgs("/dev/null"), "delete", "--force", s.ID),
+			Env: []string{defaultPath},
 		})
 	}
 	return outOfMem
@@ -320,7 +322,9 @@ func (r *Runtime) Pipe(s *plan.Service) (service, reader *os.File, err error) {
 }
 
 func (r *Runtime) crunArgs(log string) []string {
-	return []string{"--root", filepath.Join(r.config.Run, "crun"), "--cgroup-manager", "cgroupfs", "--log", log, "--log-format", "json"}
+	return []string{
+		"--root", filepath.Join(r.config.Run, "crun"), "--cgroup-manager", "cgroupfs", "--log", log, "--log-format", "json",
+	}
 }
 
 func (r *Runtime) writeBundle(s *plan.Service, network string) error {

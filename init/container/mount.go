@@ -21,9 +21,12 @@ func attached(dir string) bool {
 	return here.Dev != above.Dev
 }
 
+// rootAttrs are those of everything that a container's root is made of.
+const rootAttrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID
+
 // mountLayer mounts the EROFS file at dir, read-only, with the ids of the user namespace.
 func mountLayer(file, dir string, userns *os.File) error {
-	fd, err := newMount("erofs", [][2]string{{"source", file}}, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID)
+	fd, err := newMount("erofs", [][2]string{{"source", file}}, rootAttrs)
 	if err != nil {
 		return fmt.Errorf("cannot mount layer %q: %w", file, err)
 	}
@@ -40,7 +43,7 @@ func mountOverlay(lowers []string, dir string) error {
 	for i := range lowers {
 		options = append(options, [2]string{"lowerdir+", lowers[len(lowers)-1-i]}) // the kernel wants the highest first
 	}
-	fd, err := newMount("overlay", options, unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID)
+	fd, err := newMount("overlay", options, rootAttrs)
 	if err != nil {
 		return fmt.Errorf("cannot lay layers over each other at %q: %w", dir, err)
 	}

@@ -209,7 +209,8 @@ func (w wire) extend(ctx context.Context, l *Lease, how ...nclient4.ClientOpt) (
 	// RFC 2131, 4.3.2: neither of the two names a server in the message itself.
 	m.Options.Del(dhcpv4.OptionServerIdentifier)
 	m.Options.Del(dhcpv4.OptionRequestedIPAddress)
-	answer, err := c.SendAndRead(ctx, c.RemoteAddr(), m, nclient4.IsMessageType(dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak))
+	answer, err := c.SendAndRead(ctx, c.RemoteAddr(), m,
+		nclient4.IsMessageType(dhcpv4.MessageTypeAck, dhcpv4.MessageTypeNak))
 	if err != nil {
 		return nil, fmt.Errorf("cannot extend the lease on %s: %w", w.link, err)
 	}

@@ -150,7 +150,9 @@ func connect(m *plan.Module, path string) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = hostEnd(m)
 	attrs.MasterIndex = bridge.Attrs().Index
-	cable := &netlink.Veth{LinkAttrs: attrs, PeerName: moduleLink, PeerHardwareAddr: moduleMAC(m), PeerNamespace: netlink.NsFd(ns.Fd())}
+	cable := &netlink.Veth{
+		LinkAttrs: attrs, PeerName: moduleLink, PeerHardwareAddr: moduleMAC(m), PeerNamespace: netlink.NsFd(ns.Fd()),
+	}
 	if old, err := netlink.LinkByName(attrs.Name); err == nil {
 		netlink.LinkDel(old)
 	}
@@ -182,7 +184,8 @@ func fence(m *plan.Module, bridge netlink.Link, port *netlink.Veth) error {
 		return fmt.Errorf("cannot fix a port's address: %w", err)
 	}
 	fixed := &netlink.Neigh{
-		LinkIndex: port.Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER, HardwareAddr: moduleMAC(m),
+		LinkIndex: port.Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER,
+		HardwareAddr: moduleMAC(m),
 	}
 	if err := netlink.NeighSet(fixed); err != nil {
 		return fmt.Errorf("cannot fix a port's address: %w", err)

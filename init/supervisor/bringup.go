@@ -73,7 +73,8 @@ func (s *Supervisor) joinNetwork(ctx context.Context, running *sync.WaitGroup) e
 	}
 	s.send(eventFirewalled{})
 	resolv := s.config.Container.Resolv
-	uplink := network.NewUplink(s.config.Manifest.Network, resolv, func(st network.Status) { s.send(eventNetwork{st}) }, s.warn)
+	report := func(st network.Status) { s.send(eventNetwork{st}) }
+	uplink := network.NewUplink(s.config.Manifest.Network, resolv, report, s.warn)
 	running.Go(func() {
 		if err := uplink.Run(ctx); err != nil {
 			s.send(eventBroken{"network", err})
