@@ -200,7 +200,7 @@ func (r *Runtime) Start(ctx context.Context, s *plan.Service, network string, ou
 		Path: r.config.Crun,
 		Args: append(r.crunArgs(messages),
 			"run", "--detach", "--bundle", dir, "--pid-file", filepath.Join(dir, "pid"), s.ID),
-		Env:  []string{defaultPath}, Stdout: output, Stderr: output,
+		Env: []string{defaultPath}, Stdout: output, Stderr: output,
 	})
 	if err != nil {
 		return nil, err
