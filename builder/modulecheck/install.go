@@ -48,7 +48,11 @@ func (o *Options) runInstall(ctx context.Context, dir string, below, above []deb
 			return err
 		}
 	}
-	err := o.Tools.Unprivileged(ctx).Run(ctx, run.Command{
+	tools, err := o.Tools.Unprivileged(ctx)
+	if err != nil {
+		return err
+	}
+	err = tools.Run(ctx, run.Command{
 		Name: "fakeroot", Args: []string{"sh", "-c", installScript, "install.sh"}, Dir: dir,
 		// Whoever may really change owners must not: a user namespace may lack the ids.
 		Env: []string{"FAKEROOTDONTTRYCHOWN=1"},

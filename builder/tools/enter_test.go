@@ -279,7 +279,11 @@ func TestOnRestrictedHosts(t *testing.T) {
 
 func TestUnprivileged(t *testing.T) {
 	const lines = "cat /proc/self/uid_map | wc -l; awk '{ print $3 }' /proc/self/uid_map"
-	if got := output(t, openRoot(t).Unprivileged(t.Context()), "sh", "-c", lines); got != "1\n1" {
+	r, err := openRoot(t).Unprivileged(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, r, "sh", "-c", lines); got != "1\n1" {
 		t.Errorf("the map of users has lines and users %q, want one user only", got)
 	}
 }

@@ -133,12 +133,12 @@ func (r *Root) With(paths ...string) *Root {
 }
 
 // Unprivileged returns the same root for programs that are not to be trusted with root's rights on the host: they run in
-// a user namespace also when the caller is root, if the host allows that.
-func (r *Root) Unprivileged(ctx context.Context) *Root {
+// a user namespace also when the caller is root.
+func (r *Root) Unprivileged(ctx context.Context) (*Root, error) {
 	less := *r
 	less.spaces.user = true
-	if !r.spaces.user && try(ctx, less.spaces) != nil {
-		return r
+	if err := try(ctx, less.spaces); err != nil {
+		return nil, fmt.Errorf("cannot enter the tool root without root's rights: %w%s", err, remedy(os.DirFS("/proc/sys")))
 	}
-	return &less
+	return &less, nil
 }
