@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -89,12 +90,22 @@ func writeKeys(dir string, now time.Time) error {
 			".crt":  pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Cert.Raw}),
 			".auth": auth,
 		} {
-			if err := os.WriteFile(filepath.Join(dir, string(v)+suffix), content, 0o600); err != nil {
+			if err := writeSynced(filepath.Join(dir, string(v)+suffix), content); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// writeSynced writes a file for its owner alone, and waits until it is on the disk: nobody can make the same key again.
+func writeSynced(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 // newSigner makes a key with a self-signed certificate.
