@@ -50,11 +50,3 @@ const (
 	SlotA Slot = "a"
 	SlotB Slot = "b"
 )
-
-// Other is the slot that s is not.
-func (s Slot) Other() Slot {
-	if s == SlotA {
-		return SlotB
-	}
-	return SlotA
-}

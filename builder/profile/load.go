@@ -182,12 +182,12 @@ func (l *loader) base(d *document, prefix string, t *Tree, trees map[string]*Tre
 	if l.tree(t.Base, trees) == nil { // which has faults of its own, and they are told
 		return Accounts{}, false
 	}
-	below, err := AccountsOf(t.Base, trees)
+	below, err := accountsOf(t.Base, trees)
 	return below.With(t), err == nil
 }
 
-// AccountsOf gathers the users and groups of the tree called name and of those below it.
-func AccountsOf(name string, trees map[string]*Tree) (Accounts, error) {
+// accountsOf gathers the users and groups of the tree called name and of those below it.
+func accountsOf(name string, trees map[string]*Tree) (Accounts, error) {
 	t := trees[name]
 	if t == nil {
 		return Accounts{}, fmt.Errorf("cannot find tree %q", name)
@@ -195,7 +195,7 @@ func AccountsOf(name string, trees map[string]*Tree) (Accounts, error) {
 	if t.Base == "" {
 		return Accounts{}.With(t), nil
 	}
-	below, err := AccountsOf(t.Base, trees)
+	below, err := accountsOf(t.Base, trees)
 	return below.With(t), err
 }
 

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"allotment/image"
 )
@@ -16,20 +15,8 @@ import (
 // blockSize is that of fs-verity's Merkle tree, in bytes.
 const blockSize = 4096
 
-// suffix ends the names of layers in a store.
-const suffix = ".erofs"
-
 // FileName is the name of the layer with fs-verity digest d in a store.
-func FileName(d image.Digest) string { return d.Hex() + suffix }
-
-// ParseFileName is the digest that name names.
-func ParseFileName(name string) (image.Digest, error) {
-	h, ok := strings.CutSuffix(name, suffix)
-	if !ok {
-		return "", fmt.Errorf("cannot use layer name %q: want 64 hexadecimal digits and %s", name, suffix)
-	}
-	return image.ParseDigest("sha256:" + h)
-}
+func FileName(d image.Digest) string { return d.Hex() + ".erofs" }
 
 // Digest reads r to its end and returns its fs-verity digest (SHA-256, 4 KiB blocks, no salt) and its size in bytes. It
 // is what FS_IOC_MEASURE_VERITY tells of a file with these bytes; see fs-verity in the kernel's documentation.
