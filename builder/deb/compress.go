@@ -18,7 +18,7 @@ func (p *Package) open(m member) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, faultIn(m.name, err)
 	}
-	return &memberReader{r, m.name}, nil
+	return &namedReader{r, m.name}, nil
 }
 
 // Decompress unpacks r by a file name's extension: .xz, .zst, .gz, or .tar and the empty one for plain bytes.
@@ -41,13 +41,13 @@ func Decompress(r io.Reader, ext string) (io.ReadCloser, error) {
 	return nil, fmt.Errorf("cannot unpack compression %q: want .xz, .zst, .gz or none", ext)
 }
 
-// memberReader names the member in errors.
-type memberReader struct {
+// namedReader says in errors what was being read.
+type namedReader struct {
 	io.ReadCloser
 	name string
 }
 
-func (r *memberReader) Read(b []byte) (int, error) {
+func (r *namedReader) Read(b []byte) (int, error) {
 	n, err := r.ReadCloser.Read(b)
 	if err != nil && err != io.EOF {
 		err = fmt.Errorf("%s: %w", r.name, err)

@@ -59,21 +59,7 @@ func (p *Package) DataTar() (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read package %q: %w", p.Path, err)
 	}
-	return &dataReader{r, p.Path}, nil
-}
-
-// dataReader names the package in errors.
-type dataReader struct {
-	io.ReadCloser
-	path string
-}
-
-func (r *dataReader) Read(b []byte) (int, error) {
-	n, err := r.ReadCloser.Read(b)
-	if err != nil && err != io.EOF {
-		err = fmt.Errorf("cannot read package %q: %w", r.path, err)
-	}
-	return n, err
+	return &namedReader{r, fmt.Sprintf("cannot read package %q", p.Path)}, nil
 }
 
 // read finds the members and reads control.tar.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -85,7 +86,7 @@ func extract(ctx context.Context, data io.Reader, wanted []byte, dir string) err
 	if err != nil {
 		return err
 	}
-	root, err := p.choose(ctx, append(want.Initramfs, want.Root...))
+	root, err := p.choose(ctx, slices.Concat(want.Initramfs, want.Root))
 	if err != nil {
 		return err
 	}

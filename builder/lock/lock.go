@@ -16,10 +16,15 @@ import (
 
 // Lock is the content of a lock file; see docs/formats/lock.md.
 type Lock struct {
-	Format int                                 `toml:"format"`
-	Epoch  int64                               `toml:"epoch"`  // Unix time in seconds of the newest index that it was made from; SOURCE_DATE_EPOCH of builds
-	Inputs image.Digest                        `toml:"inputs"` // hash of what was asked for, so that a lock that no longer fits its profile is noticed
-	Trees  map[string]map[image.Arch][]Package `toml:"trees"`
+	Format int `toml:"format"`
+
+	// Epoch is the Unix time in seconds of the newest index that the lock was made from: every time stamp of a build.
+	Epoch int64 `toml:"epoch"`
+
+	// Inputs is the hash of what was asked for, so that a lock that no longer fits its profile is noticed.
+	Inputs image.Digest `toml:"inputs"`
+
+	Trees map[string]map[image.Arch][]Package `toml:"trees"`
 }
 
 // Package is one Debian package.
