@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -80,6 +81,7 @@ func startDrivers() error {
 	go func() {
 		defer resetOnPanic("modules")
 		loadDrivers(loader, uevent.Modaliases("/sys/devices")...)
+		debug.FreeOSMemory() // PID 1 reads megabytes of modules once, and then does next to nothing for months
 		for {
 			e, err := events.Next(-1)
 			switch {
