@@ -6,6 +6,7 @@ package builder
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -63,6 +64,9 @@ func buildUnlessDone(ctx context.Context, o Options) (*Result, error) {
 	b, err := prepare(ctx, o)
 	if err != nil {
 		return nil, err
+	}
+	if err := os.MkdirAll(b.Out, 0o755); err != nil { // what will not work at the end had better fail now
+		return nil, fmt.Errorf("cannot write images: %w", err)
 	}
 	unlock, err := b.turn(ctx)
 	if err != nil {
@@ -134,6 +138,9 @@ func prepare(ctx context.Context, o Options) (*build, error) {
 	}
 	var err error
 	if b.Out, err = filepath.Abs(o.Out); err != nil {
+		return nil, err
+	}
+	if _, err := b.layout(nil); err != nil {
 		return nil, err
 	}
 	if b.keys, err = secureboot.LoadKeys(o.Keys); err != nil {

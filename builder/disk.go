@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"fmt"
 	"os"
 
 	"allotment/builder/tools"
@@ -17,7 +18,11 @@ func (b *build) layout(layers []*Layer) (disk.Layout, error) {
 	for _, l := range layers {
 		layerSizes = append(layerSizes, l.Size)
 	}
-	return disk.NewLayout(b.Arch, sizes, layerSizes)
+	layout, err := disk.NewLayout(b.Arch, sizes, layerSizes)
+	if err != nil {
+		return layout, fmt.Errorf("cannot lay out the disk of %q: %w", b.Profile.Name, err)
+	}
+	return layout, nil
 }
 
 // disk makes the raw disk image path.

@@ -19,15 +19,16 @@ import (
 // outputs writes the disk image in every form that the profile names, then their sums, the list of packages and the build
 // record. They get their final names together, when all are whole.
 func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, error) {
-	if err := os.MkdirAll(b.Out, 0o755); err != nil {
+	name := filepath.Base(b.base())
+	work := filepath.Join(b.Out, ".build-"+name)
+	if err := os.RemoveAll(work); err != nil { // left by a build that was killed
 		return nil, fmt.Errorf("cannot write images: %w", err)
 	}
-	work, err := os.MkdirTemp(b.Out, ".build-*")
-	if err != nil {
+	if err := os.Mkdir(work, 0o755); err != nil {
 		return nil, fmt.Errorf("cannot write images: %w", err)
 	}
 	defer os.RemoveAll(work)
-	base := filepath.Join(work, filepath.Base(b.base()))
+	base := filepath.Join(work, name)
 	raw := base + "." + string(disk.Raw)
 	if err := b.disk(ctx, t.With(work), raw, p); err != nil {
 		return nil, err
@@ -54,6 +55,9 @@ func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, 
 	}
 	record, err := b.writeRecord(base, p, files)
 	if err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	outputs, err := publish(append(files, sums, record), b.Out)

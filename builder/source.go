@@ -106,7 +106,15 @@ func (b *build) compile(ctx context.Context, dir string) error {
 	for _, p := range devicePrograms {
 		args = append(args, "./cmd/"+p)
 	}
-	return run.Host{}.Run(ctx, run.Command{Name: "go", Args: args, Dir: string(b.Source), Env: goEnv(b.Arch)})
+	work := filepath.Join(dir, ".work") // here it goes with dir when the compiler is stopped
+	if err := os.Mkdir(work, 0o755); err != nil {
+		return err
+	}
+	env := append(goEnv(b.Arch), "GOTMPDIR="+work)
+	if err := (run.Host{}).Run(ctx, run.Command{Name: "go", Args: args, Dir: string(b.Source), Env: env}); err != nil {
+		return err
+	}
+	return os.RemoveAll(work)
 }
 
 // goEnv sets everything that changes what the Go compiler makes.
