@@ -21,6 +21,6 @@
 // when the caller dies. Containers that hide a part of /proc allow no process namespace: there only the process group is
 // killed.
 //
-// Programs get an environment that is the same on every host, and nothing of the caller's but the folder for temporary
-// files and what a Command adds.
+// Programs get an environment and a umask that are the same on every host, and nothing of the caller's but the folder for
+// temporary files and what a Command adds.
 package tools

@@ -44,6 +44,7 @@ func enter(args []string) (int, error) {
 	if len(args) == 1 {
 		return 0, nil
 	}
+	unix.Umask(0o022) // the caller's would be seen in what maintainer scripts make
 	path, err := exec.LookPath(args[1])
 	if err != nil {
 		return 0, fmt.Errorf("cannot find %q in the tool root: %w", args[1], errors.Unwrap(err))

@@ -125,6 +125,10 @@ func TestEnvironment(t *testing.T) {
 	} {
 		t.Setenv(name, value)
 	}
+	defer unix.Umask(unix.Umask(0o077))
+	if got := output(t, openSolver(t), "sh", "-c", "umask"); got != "0022" {
+		t.Errorf("umask inside is %s, want 0022", got)
+	}
 	var out bytes.Buffer
 	err := openSolver(t).Run(t.Context(), run.Command{Name: "env", Stdout: &out, Env: []string{"A=b"}})
 	if err != nil {
