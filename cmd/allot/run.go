@@ -155,6 +155,9 @@ func (c *common) buildForRun(ctx context.Context, f *runFlags, arg string, arch 
 	if err != nil {
 		return "", "", err
 	}
+	if !slices.Contains(p.profile.Outputs, string(disk.QCOW2)) {
+		return "", "", fmt.Errorf("cannot boot profile %q: it makes no qcow2 image; add that to outputs in %s", arg, p.profile.File)
+	}
 	keys = inSource(p, f.keys, "keys")
 	r, err := c.build(ctx, p, arch, keys, inSource(p, f.out, "out"))
 	if err != nil {

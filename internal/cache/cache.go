@@ -83,7 +83,7 @@ func (d Dir) Make(ctx context.Context, kind, key string, fill func(tmp string) e
 // Lock keeps other processes from whatever they take the same lock for, until the returned function is called.
 func (d Dir) Lock(ctx context.Context, kind, key string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Join(string(d), kind), 0o755); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot use the cache: %w", err)
 	}
 	return lockFile(ctx, d.Path(kind, key)+".lock")
 }
