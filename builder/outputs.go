@@ -14,11 +14,17 @@ import (
 	"allotment/builder/tools"
 	"allotment/image/disk"
 	"allotment/image/validate"
+	"allotment/internal/cache"
 )
 
 // outputs writes the disk image in every form that the profile names, then their sums, the list of packages and the build
 // record. They get their final names together, when all are whole.
 func (b *build) outputs(ctx context.Context, t *tools.Root, p *parts) (*Result, error) {
+	unlock, err := cache.LockFolder(ctx, b.Out) // of builds with other caches
+	if err != nil {
+		return nil, fmt.Errorf("cannot write images: %w", err)
+	}
+	defer unlock()
 	name := filepath.Base(b.base())
 	work := filepath.Join(b.Out, ".build-"+name)
 	if err := os.RemoveAll(work); err != nil { // left by a build that was killed

@@ -85,7 +85,20 @@ func (d Dir) Lock(ctx context.Context, kind, key string) (unlock func(), err err
 	if err := os.MkdirAll(filepath.Join(string(d), kind), 0o755); err != nil {
 		return nil, fmt.Errorf("cannot use the cache: %w", err)
 	}
-	return lockFile(ctx, d.Path(kind, key)+".lock")
+	f, err := os.OpenFile(d.Path(kind, key)+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	return lock(ctx, f)
+}
+
+// LockFolder is Lock for a folder that processes share without sharing a cache.
+func LockFolder(ctx context.Context, path string) (unlock func(), err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return lock(ctx, f)
 }
 
 // Discard removes an entry if broken still says that it is damaged, when no other process makes it.
@@ -101,13 +114,9 @@ func (d Dir) Discard(ctx context.Context, kind, key string, broken func(path str
 	return nil
 }
 
-// lockFile takes an exclusive lock on path, waiting for another holder until ctx ends. The file stays when it is
-// released: removing it would let two holders lock different files of one name.
-func lockFile(ctx context.Context, path string) (func(), error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o644)
-	if err != nil {
-		return nil, err
-	}
+// lock takes an exclusive lock on f, waiting for another holder until ctx ends. The file stays when it is released:
+// removing it would let two holders lock different files of one name.
+func lock(ctx context.Context, f *os.File) (func(), error) {
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
@@ -115,12 +124,12 @@ func lockFile(ctx context.Context, path string) (func(), error) {
 		}
 		if err != syscall.EWOULDBLOCK && err != syscall.EINTR {
 			f.Close()
-			return nil, fmt.Errorf("cannot lock %q: %w", path, err)
+			return nil, fmt.Errorf("cannot lock %q: %w", f.Name(), err)
 		}
 		select {
 		case <-ctx.Done():
 			f.Close()
-			return nil, fmt.Errorf("cannot wait for another build that holds %q: %w", path, ctx.Err())
+			return nil, fmt.Errorf("cannot wait for another build that holds %q: %w", f.Name(), ctx.Err())
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

@@ -137,19 +137,24 @@ func TestDiscard(t *testing.T) {
 // While one holds a lock, another waits until it is cancelled.
 func TestLock(t *testing.T) {
 	d := Dir(t.TempDir())
-	unlock, err := d.Lock(t.Context(), "kind", "key")
-	if err != nil {
-		t.Fatal(err)
+	for name, lock := range map[string]func(context.Context) (func(), error){
+		"entry":  func(ctx context.Context) (func(), error) { return d.Lock(ctx, "kind", "key") },
+		"folder": func(ctx context.Context) (func(), error) { return LockFolder(ctx, string(d)) },
+	} {
+		unlock, err := lock(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := lock(ctx); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: a lock that is held: %v", name, err)
+		}
+		unlock()
+		again, err := lock(ctx)
+		if err != nil {
+			t.Fatalf("%s: a lock that is free: %v", name, err)
+		}
+		again()
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := d.Lock(ctx, "kind", "key"); !errors.Is(err, context.Canceled) {
-		t.Errorf("a lock that is held: %v", err)
-	}
-	unlock()
-	again, err := d.Lock(ctx, "kind", "key")
-	if err != nil {
-		t.Fatalf("a lock that is free: %v", err)
-	}
-	again()
 }
