@@ -23,7 +23,7 @@ type Options struct {
 
 // Image judges the raw disk of size bytes in r. The report is never nil; the error joins its breaches.
 func Image(r io.ReaderAt, size int64, o Options) (*Report, error) {
-	c := &check{r: r, cert: o.Cert, Report: &Report{Size: size}}
+	c := &check{r: r, cert: o.Cert, Report: &Report{Size: size, Breaches: []Breach{}}}
 	c.table()
 	c.boot()
 	c.root()
