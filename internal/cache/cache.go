@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Dir is a cache directory.
@@ -66,11 +68,14 @@ func (d Dir) Make(ctx context.Context, kind, key string, fill func(tmp string) e
 	if err := removeAll(tmp); err != nil { // left by a build that was killed
 		return "", err
 	}
-	if err := fill(tmp); err != nil {
-		removeAll(tmp)
-		return "", err
+	err = fill(tmp)
+	if err == nil {
+		err = ctx.Err()
 	}
-	if err := ctx.Err(); err != nil {
+	if err == nil {
+		err = settle(tmp)
+	}
+	if err != nil {
 		removeAll(tmp)
 		return "", err
 	}
@@ -78,6 +83,24 @@ func (d Dir) Make(ctx context.Context, kind, key string, fill func(tmp string) e
 		return "", err
 	}
 	return path, nil
+}
+
+// settle waits until a file, or a folder with all that is in it, is on the disk: after a power cut an entry must not be
+// there with zeros in it.
+func settle(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.IsDir() {
+		return unix.Syncfs(int(f.Fd()))
+	}
+	return f.Sync()
 }
 
 // Lock keeps other processes from whatever they take the same lock for, until the returned function is called.
