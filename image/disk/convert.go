@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -103,7 +105,8 @@ func compress(ctx context.Context, raw, out string, wrote func(int64)) error {
 	return dst.Close()
 }
 
-var contentID = regexp.MustCompile(`(?m)^CID=[0-9a-f]{8}$`)
+// contentID is the line of a VMDK descriptor that qemu-img fills at random, without leading zeros.
+var contentID = regexp.MustCompile(`(?m)^CID=[0-9a-f]{1,8}$`)
 
 // settleVMDK puts a content ID that follows from the disk's GUID in place of qemu-img's random one.
 func settleVMDK(raw, path string) error {
@@ -120,14 +123,28 @@ func settleVMDK(raw, path string) error {
 	if _, err := io.ReadFull(f, head); err != nil {
 		return err
 	}
-	at := contentID.FindIndex(head)
-	if at == nil {
-		return errors.New("vmdk file has no content ID")
+	head, err = withContentID(head, binary.LittleEndian.Uint32(id[:]))
+	if err != nil {
+		return err
 	}
-	if _, err := f.WriteAt(fmt.Appendf(nil, "CID=%08x", binary.LittleEndian.Uint32(id[:])), int64(at[0])); err != nil {
+	if _, err := f.WriteAt(head, 0); err != nil {
 		return err
 	}
 	return f.Close()
+}
+
+// withContentID puts id in place of the content ID in the head of a VMDK file, which ends with the zeros behind the
+// descriptor's text. The length stays the same.
+func withContentID(head []byte, id uint32) ([]byte, error) {
+	at := contentID.FindIndex(head)
+	if at == nil {
+		return nil, errors.New("vmdk file has no content ID")
+	}
+	text := slices.Concat(head[:at[0]], fmt.Appendf(nil, "CID=%08x", id), head[at[1]:])
+	if len(bytes.Trim(text[len(head):], "\x00")) > 0 {
+		return nil, errors.New("vmdk file has no room for its content ID")
+	}
+	return text[:len(head)], nil
 }
 
 // settleVHD puts the disk's GUID and the format's first second in place of qemu-img's random UUID and of the time. The
