@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -69,7 +71,8 @@ func toolRoot(t testing.TB) *tools.Root {
 	return root
 }
 
-// start starts a machine that the test ends.
+// start starts a machine that the test ends. With ALLOT_CONSOLE set and -v its console is shown. The console of a machine
+// in a test that fails is kept.
 func start(t *testing.T, o vm.Options) *vm.VM {
 	t.Helper()
 	if o.Tools == nil {
@@ -78,10 +81,28 @@ func start(t *testing.T, o vm.Options) *vm.VM {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
+	if testing.Verbose() && os.Getenv("ALLOT_CONSOLE") != "" {
+		o.Console = func(e vm.Event) { fmt.Printf("%7.1fs  %s %s\n", e.Wall.Seconds(), e.Text, e.Data) }
+	}
 	m, err := vm.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(m.Close)
+	t.Cleanup(func() {
+		m.Close()
+		if t.Failed() {
+			keepConsole(t, m.Log())
+		}
+	})
 	return m
+}
+
+// keepConsole copies a console log to where the end of the test does not remove it.
+func keepConsole(t *testing.T, log string) {
+	to := filepath.Join(os.TempDir(), "allot-"+strings.ReplaceAll(t.Name(), "/", "-")+".log")
+	if err := vm.CopySparse(log, to); err != nil {
+		t.Log(err)
+		return
+	}
+	t.Logf("the whole console is in %s", to)
 }
