@@ -44,13 +44,9 @@ func convert(ctx context.Context, tools run.Runner, raw, out string, to Format, 
 	case QCOW2:
 		err = qemuConvert(ctx, tools, raw, tmp, "qcow2", "-c", "-o", "compat=1.1,compression_type=zstd")
 	case VMDK:
-		if err = qemuConvert(ctx, tools, raw, tmp, "vmdk", "-o", "subformat=streamOptimized"); err == nil {
-			err = settleVMDK(raw, tmp)
-		}
+		err = qemuConvert(ctx, tools, raw, tmp, "vmdk", "-o", "subformat=streamOptimized")
 	case VHD:
-		if err = qemuConvert(ctx, tools, raw, tmp, "vpc", "-o", "subformat=fixed,force_size=on"); err == nil {
-			err = settleVHD(raw, tmp)
-		}
+		err = qemuConvert(ctx, tools, raw, tmp, "vpc", "-o", "subformat=fixed,force_size=on")
 	default:
 		err = fmt.Errorf("image format %q cannot be made from raw", to)
 	}
@@ -62,10 +58,28 @@ func convert(ctx context.Context, tools run.Runner, raw, out string, to Format, 
 		return err
 	}
 	defer f.Close()
+	if err := settle(f, to, raw); err != nil {
+		return err
+	}
 	if err := f.Chmod(0o644); err != nil {
 		return err
 	}
 	return publish(f, out)
+}
+
+// settle puts what follows from the raw disk in place of what qemu-img draws at random or takes from the clock.
+func settle(f *os.File, format Format, raw string) error {
+	if format != VMDK && format != VHD {
+		return nil
+	}
+	id, err := diskGUID(raw)
+	if err != nil {
+		return err
+	}
+	if format == VMDK {
+		return settleVMDK(f, id)
+	}
+	return settleVHD(f, id)
 }
 
 func qemuConvert(ctx context.Context, tools run.Runner, raw, out, driver string, args ...string) error {
@@ -108,29 +122,18 @@ func compress(ctx context.Context, raw, out string, wrote func(int64)) error {
 // contentID is the line of a VMDK descriptor that qemu-img fills at random, without leading zeros.
 var contentID = regexp.MustCompile(`(?m)^CID=[0-9a-f]{1,8}$`)
 
-// settleVMDK puts a content ID that follows from the disk's GUID in place of qemu-img's random one.
-func settleVMDK(raw, path string) error {
-	id, err := diskGUID(raw)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
+// settleVMDK makes the content ID the first bytes of the disk's GUID.
+func settleVMDK(f *os.File, id [16]byte) error {
 	head := make([]byte, 4096) // the descriptor begins at byte 512
 	if _, err := io.ReadFull(f, head); err != nil {
 		return err
 	}
-	head, err = withContentID(head, binary.LittleEndian.Uint32(id[:]))
+	head, err := withContentID(head, binary.LittleEndian.Uint32(id[:]))
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteAt(head, 0); err != nil {
-		return err
-	}
-	return f.Close()
+	_, err = f.WriteAt(head, 0)
+	return err
 }
 
 // withContentID puts id in place of the content ID in the head of a VMDK file, which ends with the zeros behind the
@@ -147,19 +150,10 @@ func withContentID(head []byte, id uint32) ([]byte, error) {
 	return text[:len(head)], nil
 }
 
-// settleVHD puts the disk's GUID and the format's first second in place of qemu-img's random UUID and of the time. The
-// footer is that of Microsoft's "Virtual Hard Disk Image Format Specification".
-func settleVHD(raw, path string) error {
+// settleVHD makes the unique ID the disk's GUID and the time the format's first second. The footer is that of Microsoft's
+// "Virtual Hard Disk Image Format Specification".
+func settleVHD(f *os.File, id [16]byte) error {
 	const timeStamp, checksum, uniqueID, footerSize = 24, 64, 68, 512
-	id, err := diskGUID(raw)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	end, err := f.Seek(-footerSize, io.SeekEnd)
 	if err != nil {
 		return err
@@ -179,10 +173,8 @@ func settleVHD(raw, path string) error {
 		sum += uint32(b)
 	}
 	binary.BigEndian.PutUint32(footer[checksum:], ^sum)
-	if _, err := f.WriteAt(footer, end); err != nil {
-		return err
-	}
-	return f.Close()
+	_, err = f.WriteAt(footer, end)
+	return err
 }
 
 // diskGUID is the GUID in the partition table of a raw image, in its binary form.
