@@ -289,9 +289,43 @@ func TestBuildOnFullDisk(t *testing.T) {
 	}
 }
 
+// Zeros pack to the same bytes whether the raw image has a hole there or not.
+func TestZstdHoles(t *testing.T) {
+	dir := t.TempDir()
+	content := append(append(make([]byte, 9*mib), random(6*mib, 1)...), make([]byte, 17*mib)...)
+	var packed [2][]byte
+	for i, name := range []string{"written.raw", "holes.raw"} {
+		raw := filepath.Join(dir, name)
+		f, err := os.Create(raw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if err := f.Truncate(int64(len(content))); err != nil {
+			t.Fatal(err)
+		}
+		from, to := 0, len(content)
+		if name == "holes.raw" {
+			from, to = 9*mib, 15*mib
+		}
+		if _, err := f.WriteAt(content[from:to], int64(from)); err != nil {
+			t.Fatal(err)
+		}
+		if err := Convert(t.Context(), nil, raw, raw+".zst", Zstd, nil); err != nil {
+			t.Fatal(err)
+		}
+		if packed[i], err = os.ReadFile(raw + ".zst"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(packed[0], packed[1]) {
+		t.Errorf("%d bytes with zeros written, %d with holes", len(packed[0]), len(packed[1]))
+	}
+}
+
 func TestZstdRoundTrip(t *testing.T) {
 	raw := filepath.Join(t.TempDir(), "disk.raw")
-	want := append(append(make([]byte, 5*mib), random(3*mib+5, 1)...), make([]byte, 2*mib)...)
+	want := append(append(make([]byte, 5*mib), random(3*mib+5, 1)...), make([]byte, 9*mib)...)
 	if err := os.WriteFile(raw, want, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -52,6 +52,11 @@ func Open(ctx context.Context, tools run.Runner, path string) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read image %q: %w", path, err)
 	}
+	return newFile(f, format)
+}
+
+// newFile takes over f, which has the bytes of the disk.
+func newFile(f *os.File, format Format) (*File, error) {
 	info, err := f.Stat()
 	if err != nil {
 		f.Close()
