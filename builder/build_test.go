@@ -158,7 +158,10 @@ func (s *shop) twoAtOnce(t *testing.T) {
 	}
 	times := map[string]int{}
 	for _, step := range slices.Concat(both[0].steps, both[1].steps) {
-		if times[step]++; times[step] > 1 && !strings.HasPrefix(step, "wait for another build") {
+		// Packages are shared one by one: two builds may begin to unpack the same list, and each takes what the other has done.
+		shared := strings.HasPrefix(step, "wait for another build") || strings.HasPrefix(step, "unpack ") ||
+			strings.HasPrefix(step, "fetch ")
+		if times[step]++; times[step] > 1 && !shared {
 			t.Errorf("%q was done twice", step)
 		}
 	}
