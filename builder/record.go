@@ -12,6 +12,7 @@ import (
 
 	"allotment/builder/tools"
 	"allotment/image"
+	"allotment/image/disk"
 	"allotment/internal/cache"
 )
 
@@ -181,12 +182,16 @@ func (b *build) record(p *parts, outputs []Output) (*record, error) {
 	return rec, nil
 }
 
+// fileDigest hashes a file, of which a disk image may be holes for the most part.
 func fileDigest(path string) (image.Digest, error) {
-	f, err := os.Open(path)
+	f, err := disk.OpenPlain(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	d, _, err := image.DigestOf(f)
-	return d, err
+	h := sha256.New()
+	if _, err := f.WriteTo(h); err != nil {
+		return "", err
+	}
+	return image.NewDigest([sha256.Size]byte(h.Sum(nil))), nil
 }

@@ -96,11 +96,7 @@ func qemuConvert(ctx context.Context, tools run.Runner, raw, out, driver string,
 // Most of a disk is zeros. They are not passed through the encoder: a zstd file is any number of frames end to end (RFC
 // 8878, section 3.1), and a frame of zeros is the same few bytes each time.
 func compress(ctx context.Context, raw, out string, wrote func(int64)) error {
-	f, err := os.Open(raw)
-	if err != nil {
-		return err
-	}
-	src, err := newFile(f, Raw)
+	src, err := OpenPlain(raw)
 	if err != nil {
 		return err
 	}

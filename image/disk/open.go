@@ -55,6 +55,36 @@ func Open(ctx context.Context, tools run.Runner, path string) (*File, error) {
 	return newFile(f, format)
 }
 
+// OpenPlain opens a file to be read as the bytes that it has, whatever its format, without reading its holes.
+func OpenPlain(path string) (*File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return newFile(f, Raw)
+}
+
+// WriteTo writes the whole disk to w. Holes are not read: reading one costs as much as reading data.
+func (f *File) WriteTo(w io.Writer) (int64, error) {
+	block := make([]byte, mib)
+	for at := int64(0); at < f.Size; {
+		b := block[:min(mib, f.Size-at)]
+		if f.NextData(at) >= at+int64(len(b)) {
+			b = zeroBlock[:len(b)]
+		} else if _, err := f.ReadAt(b, at); err != nil {
+			return at, err
+		}
+		n, err := w.Write(b)
+		at += int64(n)
+		if err != nil {
+			return at, err
+		}
+	}
+	return f.Size, nil
+}
+
+var zeroBlock [mib]byte
+
 // newFile takes over f, which has the bytes of the disk.
 func newFile(f *os.File, format Format) (*File, error) {
 	info, err := f.Stat()
