@@ -53,7 +53,7 @@ func TestBuilds(t *testing.T) {
 		test func(*testing.T)
 	}{
 		{"two at once", s.twoAtOnce}, {"nothing changed", s.nothingChanged}, {"an output is gone", s.outputGone},
-		{"a file of a module changed", s.fileChanged}, {"root too large", s.rootTooLarge},
+		{"a layer rots", s.layerRots}, {"a file of a module changed", s.fileChanged}, {"root too large", s.rootTooLarge},
 		{"images on a full disk", s.fullOut}, {"cache on a full disk", s.fullCache}, {"interrupted", s.interrupted},
 	} {
 		if !t.Run(part.name, part.test) {
@@ -193,6 +193,30 @@ func (s *shop) outputGone(t *testing.T) {
 	wantDone(t, s.job, o)
 	wantSame(t, s.first, o)
 	wantSteps(t, o.steps, []string{"write the disk image"}, []string{"compile", "make layer", "make the root", "pack"})
+}
+
+// layerRots flips a byte of every layer in the cache: it is noticed, and the layers are made again instead of being signed.
+func (s *shop) layerRots(t *testing.T) {
+	layers, err := filepath.Glob(filepath.Join(s.job.Cache, "layers", "*", layerEROFS))
+	if err != nil || len(layers) == 0 {
+		t.Fatalf("no layers in the cache (%v)", err)
+	}
+	for _, path := range layers {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b[len(b)/2] ^= 1
+		if err := os.WriteFile(path, b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := s.job
+	j.Out = filepath.Join(s.dir, "rotten")
+	o := j.run(t, nil)
+	wantDone(t, j, o)
+	wantSame(t, s.first, o)
+	wantSteps(t, o.steps, []string{"make layer debian-base", "make layer web"}, []string{"make the root"})
 }
 
 // wantSteps checks that there are steps that begin with each of some words, and none that begin with others.

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -69,12 +71,22 @@ func (b *build) layers(ctx context.Context, t *tools.Root) ([]*Layer, []module, 
 	return layers, modules, nil
 }
 
-// layer makes the layer of the last declaration of a chain.
+// layer returns the layer of the last declaration of a chain, made if the cache does not have it. One that it has is
+// measured again: bytes that have changed since it was made must not become part of what we sign.
 func (b *build) layer(ctx context.Context, t *tools.Root, chain []*profile.Tree) (*Layer, error) {
 	decl := chain[len(chain)-1]
 	key, err := b.treeKey(chain)
 	if err != nil {
 		return nil, err
+	}
+	damaged := func(dir string) bool {
+		_, err := measureLayer(dir)
+		return err != nil && !errors.Is(err, fs.ErrNotExist)
+	}
+	if damaged(b.Cache.Path("layers", key)) {
+		if err := b.Cache.Discard(ctx, "layers", key, damaged); err != nil {
+			return nil, err
+		}
 	}
 	dir, err := b.Cache.Make(ctx, "layers", key, func(tmp string) error {
 		step := b.Progress.Step(fmt.Sprintf("make layer %s", decl.Name), 0)
@@ -85,16 +97,44 @@ func (b *build) layer(ctx context.Context, t *tools.Root, chain []*profile.Tree)
 	if err != nil {
 		return nil, err
 	}
-	l := &Layer{Tar: filepath.Join(dir, "layer.tar"), EROFS: filepath.Join(dir, "layer.erofs"),
-		Packages: b.Lock.Trees[decl.Name][b.Arch]}
-	l.Name = decl.Name
-	f, err := os.Open(l.EROFS)
+	l, err := measureLayer(dir)
 	if err != nil {
 		return nil, err
 	}
+	l.Name, l.Packages = decl.Name, b.Lock.Trees[decl.Name][b.Arch]
+	return l, nil
+}
+
+// The files of a layer in the cache.
+const (
+	layerTar    = "layer.tar"
+	layerEROFS  = "layer.erofs"
+	layerDigest = "digest" // fs-verity digest of the EROFS file when it was made
+)
+
+// measureLayer reads the layer in the cache's folder dir and checks that it is as it was made.
+func measureLayer(dir string) (*Layer, error) {
+	l := &Layer{Tar: filepath.Join(dir, layerTar), EROFS: filepath.Join(dir, layerEROFS)}
+	made, err := os.ReadFile(filepath.Join(dir, layerDigest))
+	if err != nil {
+		return nil, err
+	}
+	if l.Digest, l.Size, err = erofsDigest(l.EROFS); err != nil {
+		return nil, err
+	}
+	if string(made) != string(l.Digest) {
+		return nil, fmt.Errorf("cannot use layer %q: its digest is %s, and was %s when it was made", l.EROFS, l.Digest, made)
+	}
+	return l, nil
+}
+
+func erofsDigest(path string) (image.Digest, int64, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", 0, err
+	}
 	defer f.Close()
-	l.Digest, l.Size, err = layer.Digest(bufio.NewReaderSize(f, 1<<20))
-	return l, err
+	return layer.Digest(bufio.NewReaderSize(f, 1<<20))
 }
 
 func (b *build) makeLayer(ctx context.Context, t *tools.Root, chain []*profile.Tree, dir string) error {
@@ -110,7 +150,15 @@ func (b *build) makeLayer(ctx context.Context, t *tools.Root, chain []*profile.T
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	return b.writeEROFS(ctx, t, tree, filepath.Join(dir, "layer.tar"), filepath.Join(dir, "layer.erofs"))
+	out := filepath.Join(dir, layerEROFS)
+	if err := b.writeEROFS(ctx, t, tree, filepath.Join(dir, layerTar), out); err != nil {
+		return err
+	}
+	digest, _, err := erofsDigest(out)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, layerDigest), []byte(digest), 0o644)
 }
 
 // tree assembles the tree of the last declaration of a chain, on top of the one below it, which is returned as well.
