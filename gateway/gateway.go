@@ -20,9 +20,9 @@ type Limits struct {
 	Write        time.Duration // for the client to take each piece of a response
 	BodyGrace    time.Duration // after which a request body must have kept up BodyRate on average
 	BodyRate     int           // bytes per second
-	HeaderBytes  int
-	Connections  int // in all
-	PerClient    int // per IPv4 address or IPv6 /64
+	HeaderBytes  int           // of a request, and of a module's response
+	Connections  int           // in all
+	PerClient    int           // per IPv4 address or IPv6 /64
 	DialModule   time.Duration
 	AnswerModule time.Duration // until a module's response headers
 }
@@ -31,7 +31,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		Header: 10 * time.Second, Idle: 2 * time.Minute, Write: time.Minute,
-		BodyGrace: time.Minute, BodyRate: 512, HeaderBytes: 64 << 10,
+		BodyGrace: time.Minute, BodyRate: 512, HeaderBytes: 32 << 10,
 		Connections: 1024, PerClient: 128,
 		DialModule: 5 * time.Second, AnswerModule: 2 * time.Minute,
 	}
@@ -52,11 +52,12 @@ func New(c Config, limits Limits, log *slog.Logger) (*Gateway, error) {
 		Rewrite:       rewrite,
 		FlushInterval: -1, // pass on every piece at once: modules may stream
 		Transport: &http.Transport{
-			DialContext:           (&net.Dialer{Timeout: limits.DialModule}).DialContext,
-			ResponseHeaderTimeout: limits.AnswerModule,
-			IdleConnTimeout:       time.Minute,
-			MaxIdleConnsPerHost:   16,
-			DisableCompression:    true,
+			DialContext:            (&net.Dialer{Timeout: limits.DialModule}).DialContext,
+			ResponseHeaderTimeout:  limits.AnswerModule,
+			MaxResponseHeaderBytes: int64(limits.HeaderBytes),
+			IdleConnTimeout:        time.Minute,
+			MaxIdleConnsPerHost:    16,
+			DisableCompression:     true,
 		},
 		ErrorHandler: g.moduleFailed,
 		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),

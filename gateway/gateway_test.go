@@ -312,3 +312,16 @@ func FuzzFind(f *testing.F) {
 		}
 	})
 }
+
+func TestModuleCannotFillTheGateway(t *testing.T) {
+	limits := DefaultLimits()
+	target := module(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Long", strings.Repeat("x", len(r.URL.Path)*limits.HeaderBytes/8))
+	})
+	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, limits)
+	for path, want := range map[string]int{"/abc": http.StatusOK, "/abcdefghi": http.StatusBadGateway} {
+		if status, _, _ := get(t, addr, path); status != want {
+			t.Errorf("headers of %d/8 of the bound: status %d, want %d", len(path), status, want)
+		}
+	}
+}
