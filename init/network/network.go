@@ -291,6 +291,9 @@ func (u *Uplink) dropLease() {
 	u.lease = nil
 }
 
+// mostAdvertised is how many advertised resolvers are kept, so that nobody on the link can fill the memory with them.
+const mostAdvertised = 8
+
 // merge adds news to known resolvers; a lifetime of zero takes one away (RFC 8106, 5.1).
 func merge(known, news []resolver, now time.Time) []resolver {
 	var out []resolver
@@ -301,7 +304,7 @@ func merge(known, news []resolver, now time.Time) []resolver {
 			out = append(out, r)
 		}
 	}
-	return out
+	return out[:min(mostAdvertised, len(out))]
 }
 
 // publish tells the state if it is another one than before.

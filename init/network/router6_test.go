@@ -40,6 +40,13 @@ func TestRouterResolvers(t *testing.T) {
 	if known = merge(known, nil, now.Add(time.Hour)); len(known) != 0 {
 		t.Errorf("after their time: %v", known)
 	}
+	for i := range 1000 { // somebody on the link who advertises ever more
+		a := netip.AddrFrom16([16]byte{0x20, 1, 14: byte(i >> 8), 15: byte(i)})
+		known = merge(known, []resolver{{addr: a, until: now.Add(time.Hour)}}, now)
+	}
+	if len(known) != mostAdvertised {
+		t.Errorf("%d resolvers are kept", len(known))
+	}
 }
 
 func FuzzRouterResolvers(f *testing.F) {
