@@ -11,6 +11,8 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+
+	"allotment/init/plan"
 )
 
 // Lease is what a DHCP server lends (RFC 2131).
@@ -240,7 +242,7 @@ const (
 // newLease reads a server's acknowledgement.
 func newLease(ack *dhcpv4.DHCPv4, now time.Time) (*Lease, error) {
 	addr, ok := netip.AddrFromSlice(ack.YourIPAddr.To4())
-	if !ok || !addr.IsGlobalUnicast() {
+	if !ok || !addr.IsGlobalUnicast() || plan.HostIPv4.Contains(addr) {
 		return nil, fmt.Errorf("cannot use address %v from DHCP", ack.YourIPAddr)
 	}
 	mask := ack.SubnetMask()
@@ -272,13 +274,13 @@ func routes(ack *dhcpv4.DHCPv4) []Route {
 	for _, r := range ack.ClasslessStaticRoute() {
 		to, ok := netip.AddrFromSlice(r.Dest.IP.To4())
 		via, _ := netip.AddrFromSlice(r.Router.To4())
-		if !ok {
-			continue
+		bits, _ := r.Dest.Mask.Size()
+		if !ok || bits >= plan.HostIPv4.Bits() && plan.HostIPv4.Contains(to) {
+			continue // the way to the modules is not the network's to choose
 		}
 		if via.IsUnspecified() {
 			via = netip.Addr{}
 		}
-		bits, _ := r.Dest.Mask.Size()
 		out = append(out, Route{To: netip.PrefixFrom(to, bits), Gateway: via})
 	}
 	if out != nil {

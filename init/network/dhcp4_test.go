@@ -159,6 +159,17 @@ func TestLeaseOfServer(t *testing.T) {
 	if _, err = newLease(ack(t, dhcpv4.WithYourIP(net.IPv4(127, 0, 0, 1))), time.Unix(0, 0)); err == nil {
 		t.Error("a loopback address was accepted")
 	}
+	// Nor may it come between the gateway and the modules.
+	if _, err = newLease(ack(t, dhcpv4.WithYourIP(net.IPv4(10, 209, 0, 1))), time.Unix(0, 0)); err == nil {
+		t.Error("an address of the modules' network was accepted")
+	}
+	module := &dhcpv4.Route{Dest: &net.IPNet{IP: net.IPv4(10, 209, 0, 2), Mask: net.CIDRMask(32, 32)}, Router: net.IPv4(192, 0, 2, 1)}
+	wide := &dhcpv4.Route{Dest: &net.IPNet{IP: net.IPv4(10, 0, 0, 0), Mask: net.CIDRMask(8, 32)}, Router: net.IPv4(192, 0, 2, 1)}
+	l, err = newLease(ack(t, dhcpv4.WithNetmask(net.CIDRMask(24, 32)),
+		dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(module, wide))), time.Unix(0, 0))
+	if err != nil || len(l.Routes) != 1 || l.Routes[0].To.String() != "10.0.0.0/8" {
+		t.Errorf("%+v, %v", l, err)
+	}
 }
 
 func FuzzLease(f *testing.F) {
