@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -299,8 +300,13 @@ func (r *Runtime) Kill(s *plan.Service) error {
 	return err
 }
 
+// removeTimeout bounds what crun may take to remove a container, or a service would never be started again.
+const removeTimeout = 30 * time.Second
+
 // Remove takes away what is left of a container that has ended, and tells whether it ended for want of memory.
 func (r *Runtime) Remove(ctx context.Context, s *plan.Service) (outOfMem bool) {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
 	outOfMem = outOfMemory(r.cgroupDir(s))
 	os.Remove(filepath.Join(r.serviceDir(s), "pid"))
 	if _, err := os.Lstat(filepath.Join(r.config.Run, "crun", s.ID)); err == nil {
