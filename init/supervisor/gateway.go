@@ -113,7 +113,11 @@ func (j *gatewayJob) start(context.Context) (*reaper.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p, os.WriteFile(j.pid, []byte(strconv.Itoa(p.PID())), 0o644)
+	if err := os.WriteFile(j.pid, []byte(strconv.Itoa(p.PID())), 0o644); err != nil {
+		j.kill(p) // or a second one would be started beside it
+		return nil, fmt.Errorf("cannot start the gateway: %w", err)
+	}
+	return p, nil
 }
 
 func (j *gatewayJob) check(ctx context.Context) error {
