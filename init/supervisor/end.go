@@ -21,6 +21,10 @@ type (
 const (
 	stopBudget = 30 * time.Second
 	killBudget = 10 * time.Second
+
+	// Unmounting writes out what is in memory, which takes its time on a slow disk. A supervisor that PID 1 took for hung
+	// meanwhile would be started again instead of the box ending.
+	tearDownBudget = 3 * time.Minute
 )
 
 // stop begins to stop the box.

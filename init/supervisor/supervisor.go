@@ -69,6 +69,7 @@ type Supervisor struct {
 
 	units    []*unit
 	unitsOf  map[*plan.Module][]*unit
+	layersOf map[*plan.Module][]string // files; gone once they were read for damage
 	gateway  *unit
 	routes   string // what the gateway was told last
 	net      network.Status
@@ -89,7 +90,8 @@ func New(c Config, r *reaper.Reaper) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		config: c, plan: p, log: c.Log.Logger(), reaper: r, runtime: container.New(c.Container, r),
-		events: make(chan any, 64), online: make(chan struct{}, 1), unitsOf: map[*plan.Module][]*unit{}, exit: PowerOff,
+		events: make(chan any, 64), online: make(chan struct{}, 1), unitsOf: map[*plan.Module][]*unit{},
+		layersOf: map[*plan.Module][]string{}, exit: PowerOff,
 	}
 	s.clock = clock.New(time.Unix(c.Manifest.Epoch, 0), c.Manifest.Time.Servers, s.resolver.get, s.warn)
 	s.addServices()
@@ -168,8 +170,25 @@ func (s *Supervisor) Run(ctx context.Context) int {
 	go s.bringUp(work)
 	s.loop(ctx, work, pushed)
 	cancel()
+	last, stop := context.WithTimeout(context.Background(), tearDownBudget)
+	defer stop()
+	go s.beat(last)
 	s.tearDown()
 	return s.exit
+}
+
+// beat tells PID 1 until ctx ends that the supervisor lives.
+func (s *Supervisor) beat(ctx context.Context) {
+	beat := time.NewTicker(heartbeatEvery)
+	defer beat.Stop()
+	for {
+		select {
+		case <-beat.C:
+			s.config.Heartbeat.Write([]byte{1})
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // loop follows events until all has stopped. It begins to stop when ctx ends or a button is pushed; what it starts
