@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -21,6 +22,7 @@ type (
 	eventState      struct{ state State }
 	eventPrepared   struct {
 		module *plan.Module
+		layers []string // files
 		err    error
 	}
 	// eventBroken is an error after which the box is no good.
@@ -44,7 +46,11 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 	running.Go(func() { joined <- s.joinNetwork(ctx, &running) })
 	opening, cancel := context.WithTimeout(ctx, stateTimeout)
 	defer cancel()
+	hung := time.AfterFunc(stateTimeout+time.Minute, func() { // in the kernel, where the context does not reach
+		s.send(eventBroken{"state", errors.New("the state partition's disk does not answer")})
+	})
 	state, err := s.config.OpenState(opening)
+	hung.Stop()
 	if err != nil {
 		s.send(eventBroken{"state", err})
 		return
@@ -59,7 +65,10 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 		return
 	}
 	for _, m := range s.plan.Modules {
-		running.Go(func() { s.send(eventPrepared{m, s.prepare(state, m)}) })
+		running.Go(func() {
+			layers, err := s.prepare(state, m)
+			s.send(eventPrepared{m, layers, err})
+		})
 	}
 }
 
@@ -83,34 +92,36 @@ func (s *Supervisor) joinNetwork(ctx context.Context, running *sync.WaitGroup) e
 	return network.Bridge()
 }
 
-// prepare makes what the module's services need.
-func (s *Supervisor) prepare(state State, m *plan.Module) error {
+// prepare makes what the module's services need, and returns the files of its layers. A layer that the store refuses is
+// damage, which is not for the module alone to bear.
+func (s *Supervisor) prepare(state State, m *plan.Module) ([]string, error) {
 	ns, err := network.Module(m, filepath.Join(s.config.Run, "net"))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	from := container.Sources{Volumes: map[string]string{}}
 	for _, d := range m.Layers {
 		file, err := state.Layer(d)
 		if err != nil {
-			return err
+			s.send(eventBroken{"layer", err})
+			return nil, err
 		}
 		from.Layers = append(from.Layers, file)
 	}
 	for _, v := range m.Volumes {
 		if from.Volumes[v.Name], err = state.Volume(m.Name, v.Name, int(v.UID), int(v.GID)); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := s.runtime.Prepare(m, from); err != nil {
-		return err
+		return nil, err
 	}
 	for _, u := range s.unitsOf[m] {
 		if err := u.job.(*serviceJob).open(ns, filepath.Join(s.config.State, "logs"), s.warn); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return from.Layers, nil
 }
 
 func (s *Supervisor) onState(e eventState) {
@@ -121,6 +132,7 @@ func (s *Supervisor) onState(e eventState) {
 }
 
 func (s *Supervisor) onPrepared(ctx context.Context, e eventPrepared) {
+	s.layersOf[e.module] = e.layers
 	for _, u := range s.unitsOf[e.module] {
 		if e.err != nil {
 			s.log.Error("cannot prepare a module", "module", e.module.Name, "error", e.err)
