@@ -14,6 +14,9 @@ import (
 // failDelay is how long a person can read the reason before the reset, as panic=5 does for the kernel's own failures.
 const failDelay = 5 * time.Second
 
+// syncWait is how much longer disks may take to write what they were given; one that does not answer never ends.
+const syncWait = 20 * time.Second
+
 // stageError says in which step of the boot an error happened.
 type stageError struct {
 	stage string
@@ -47,13 +50,18 @@ func failLine(err error) string {
 	return fmt.Sprintf("BOOT-FAIL stage=%s reason=%s", stage, reason)
 }
 
-// reset says on every console why and resets the machine.
+// reset says on every console why and resets the machine, whatever state the disks are in.
 func reset(err error) {
 	line := failLine(err)
 	say(line)
 	logf("%s", line)
+	synced := make(chan struct{})
+	go func() { unix.Sync(); close(synced) }()
 	time.Sleep(failDelay)
-	unix.Sync()
+	select {
+	case <-synced:
+	case <-time.After(syncWait):
+	}
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 	os.Exit(1) // PID 1 must not end: the kernel panics, and panic=5 resets
 }
