@@ -89,10 +89,9 @@ func (s *Store) checkLayer(ctx context.Context, l image.Layer, offset int64) err
 	}
 	if !errors.Is(damage, fs.ErrNotExist) {
 		s.Log.Warn("layer is damaged", "layer", l.Name, "digest", l.Digest.Short(), "error", damage)
-		_ = setImmutable(path, false) // a file that cannot be opened can still be removed
-		if err := os.Remove(path); err != nil {
-			return errors.Join(damage, err)
-		}
+		// The file stays until a whole one takes its name: what failed may have been the reading, and there is no other
+		// copy once the seed is overwritten.
+		_ = setImmutable(path, false)
 	}
 	if s.Seed.Size == 0 {
 		return errors.Join(damage, errors.New("the image has no seed"))

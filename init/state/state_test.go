@@ -139,8 +139,8 @@ func TestUnverifiedLayerIsRefused(t *testing.T) {
 	if err := s.allLayers(); err == nil || !strings.Contains(err.Error(), "the image has no seed") {
 		t.Errorf("got %v", err)
 	}
-	if left, err := os.ReadDir(s.layerPath("")); err != nil || len(left) != 0 {
-		t.Errorf("the store still has %v, %v", left, err)
+	if left, err := os.ReadDir(s.layerPath("")); err != nil || len(left) != 1 || left[0].Name() != layer.FileName(wrong) {
+		t.Errorf("the store has %v, %v, want what there is no other copy of", left, err)
 	}
 	if path, err := s.Layer(good); err == nil {
 		t.Errorf("handed out %q, which the system does not name", path)
