@@ -117,6 +117,7 @@ func (s *Supervisor) onStarted(ctx context.Context, e eventStarted) {
 	if e.err != nil {
 		u.problem = e.err.Error()
 		s.log.Error("a service does not start", "unit", u.name, "error", e.err)
+		s.scrub(u)
 		s.perform(ctx, u, u.machine.notStarted(s.now()))
 		return
 	}
@@ -154,6 +155,7 @@ func (s *Supervisor) onExited(ctx context.Context, e eventExited) {
 			u.problem = e.why
 		}
 		s.log.Error("a service ended", "unit", u.name, "why", e.why)
+		s.scrub(u)
 	}
 	s.perform(ctx, u, u.machine.exited(s.now()))
 }
