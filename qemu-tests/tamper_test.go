@@ -3,7 +3,6 @@ package qemutests
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -135,9 +134,9 @@ func TestTamperedSeedResets(t *testing.T) {
 	mustReset(t, b.boot(t, vm.Options{Firmware: vm.UEFI, Disk: b.flipped(t, at+layer.Size/2)}))
 }
 
-// TestTamperedStoreRefusesTheModule changes the first block of the web server's program in the file system that the first
-// boot made. The module is a normal one: it does not run, the box is not called well, and stays up for the others.
-func TestTamperedStoreRefusesTheModule(t *testing.T) {
+// TestTamperedStoreResets changes the first block of the web server's program in the file system that the first boot made.
+// The kernel gives no byte of it, the service fails, and the supervisor finds the damage.
+func TestTamperedStoreResets(t *testing.T) {
 	b, first := firstBoot(t)
 	layer, seed := b.webLayer(t)
 	at := inState(t, b, first.disk, layer, fileInLayer(t, b, seed, "/usr/sbin/nginx"))
@@ -149,25 +148,9 @@ func TestTamperedStoreRefusesTheModule(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := b.boot(t, vm.Options{Firmware: vm.UEFI, Disk: disk})
-	refused := regexp.MustCompile(`nginx (failed|restarting) .*(Input/output error|digest)`)
-	e, _, err := m.Wait(t.Context(), 0, func(e vm.Event) bool {
-		return e.Kind == vm.QMP && e.Text == "RESET" ||
-			e.Kind == vm.Line && (refused.MatchString(e.Text) || anyOutcome.MatchString(e.Text))
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if e.Kind == vm.Line && anyOK.MatchString(e.Text) {
-		t.Errorf("a tampered system runs: %s", e.Text)
-	}
-	t.Log(e.Text)
-	answer, err := http.Get("http://" + m.Address(80) + "/")
-	if err != nil {
-		return // the gateway has no backend, or none listens
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode == http.StatusOK {
-		t.Error("the page of a tampered module is served")
+	mustReset(t, m)
+	if len(m.Lines(regexp.MustCompile(`BOOT-FAIL stage=layer reason=.*web`))) == 0 {
+		t.Error("the console does not name the damaged module")
 	}
 }
 
