@@ -137,6 +137,7 @@ func rewrite(p *httputil.ProxyRequest) {
 			delete(p.Out.Header, name)
 		}
 	}
+	p.Out.Trailer = nil // headers that come late, past the check above
 	p.SetXForwarded()
 }
 

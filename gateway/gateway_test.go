@@ -142,6 +142,35 @@ func TestClientCannotSpoof(t *testing.T) {
 	}
 }
 
+// Trailers come after the headers that the gateway looks through.
+func TestTrailersDoNotPass(t *testing.T) {
+	seen := make(chan http.Header, 2)
+	target := module(t, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		seen <- r.Trailer
+	})
+	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
+	send := func(url string) http.Header {
+		r, err := http.NewRequest("POST", url, io.MultiReader(strings.NewReader("body"))) // of unknown length: chunked
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Trailer = http.Header{"Remote-User": {"chair"}}
+		resp, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return <-seen
+	}
+	if got := send("http://" + addr); len(got) != 0 {
+		t.Errorf("trailers arrive: %v", got)
+	}
+	if got := send(target); got.Get("Remote-User") != "chair" { // the twin
+		t.Errorf("without the gateway, trailers are %v", got)
+	}
+}
+
 func TestStreamsArriveAtOnce(t *testing.T) {
 	more := make(chan bool)
 	target := module(t, func(w http.ResponseWriter, r *http.Request) {

@@ -76,7 +76,8 @@ func (u *Uplink) Run(ctx context.Context) error {
 		return fmt.Errorf("cannot follow the network's changes: %w", err)
 	}
 	defer socket.Close()
-	go u.listen(ctx, socket)
+	deaf := make(chan error, 1)
+	go func() { deaf <- u.listen(ctx, socket) }()
 	if err := u.writeResolv(nil); err != nil {
 		return err
 	}
@@ -88,6 +89,8 @@ func (u *Uplink) Run(ctx context.Context) error {
 				u.cancel()
 			}
 			return nil
+		case err := <-deaf: // for months nobody would notice that cables and addresses come and go unseen
+			return fmt.Errorf("cannot follow the network's changes: %w", err)
 		case <-u.changed:
 			u.update(ctx)
 		case news := <-u.leases:
@@ -97,11 +100,11 @@ func (u *Uplink) Run(ctx context.Context) error {
 }
 
 // listen turns the kernel's messages into signals until the socket is closed.
-func (u *Uplink) listen(ctx context.Context, socket *nl.NetlinkSocket) {
-	for ctx.Err() == nil {
+func (u *Uplink) listen(ctx context.Context, socket *nl.NetlinkSocket) error {
+	for {
 		messages, _, err := socket.Receive()
-		if err != nil && err != unix.ENOBUFS { // ENOBUFS: some were lost, so look again
-			return
+		if err != nil && err != unix.ENOBUFS && err != unix.EINTR { // ENOBUFS: some were lost, so look again
+			return err
 		}
 		for _, m := range messages {
 			if m.Header.Type != unix.RTM_NEWNDUSEROPT {

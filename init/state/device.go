@@ -88,10 +88,13 @@ func readNumber(path string) (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
 }
 
-// madeMark lies at the start of the partition, of which btrfs never uses the first MiB, once its file system is whole. A
-// file system is made only where the mark is not, and mounted only where it is: so what a cut has left of mkfs.btrfs is
-// made anew, and a damaged file system that held data never is.
+// madeMark lies at the start of the partition, of which btrfs never uses the first 64 KiB, once its file system is whole.
+// A file system is made only where the mark is not, and mounted only where it is: so what a cut has left of mkfs.btrfs is
+// made anew, and a damaged file system that held data never is. There are two marks, far enough apart that one lost block
+// does not take both.
 const madeMark = "allotment: state made\n"
+
+var markOffsets = [2]int64{0, 32 << 10} // bytes
 
 // makeFileSystem makes the file system before the seed if there is none yet.
 func (s *Store) makeFileSystem(ctx context.Context) error {
@@ -117,14 +120,19 @@ func hasMark(device string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	b := make([]byte, len(madeMark))
-	if _, err := f.ReadAt(b, 0); err != nil {
-		return false, err
+	for _, at := range markOffsets {
+		b := make([]byte, len(madeMark))
+		if _, err := f.ReadAt(b, at); err != nil {
+			return false, err
+		}
+		if string(b) == madeMark {
+			return true, nil
+		}
 	}
-	return string(b) == madeMark, nil
+	return false, nil
 }
 
-// setMark writes the mark after everything that was written before is on the medium.
+// setMark writes the marks after everything that was written before is on the medium, one after the other.
 func setMark(device string) error {
 	f, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
@@ -134,8 +142,13 @@ func setMark(device string) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if _, err := f.WriteAt([]byte(madeMark), 0); err != nil {
-		return err
+	for _, at := range markOffsets {
+		if _, err := f.WriteAt([]byte(madeMark), at); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
 	}
-	return f.Sync()
+	return nil
 }

@@ -67,7 +67,7 @@ func store(t *testing.T, content []byte) *Store {
 }
 
 func TestMark(t *testing.T) {
-	s := store(t, make([]byte, 4096))
+	s := store(t, make([]byte, 64<<10))
 	for _, want := range []bool{false, true} {
 		got, err := hasMark(s.device)
 		if err != nil || got != want {
@@ -86,10 +86,37 @@ func TestMark(t *testing.T) {
 	}
 }
 
+// A file system whose first block is lost is not made anew, nor one that has only the first mark, as after a cut.
+func TestOneMarkIsEnough(t *testing.T) {
+	for i, lost := range markOffsets {
+		s := store(t, make([]byte, 64<<10))
+		if err := setMark(s.device); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(s.device, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		if _, err := f.WriteAt(make([]byte, 4096), lost); err != nil {
+			t.Fatal(err)
+		}
+		if made, err := hasMark(s.device); !made || err != nil {
+			t.Errorf("without mark %d: %t, %v", i, made, err)
+		}
+		if _, err := f.WriteAt(make([]byte, 4096), markOffsets[1-i]); err != nil {
+			t.Fatal(err)
+		}
+		if made, err := hasMark(s.device); made || err != nil {
+			t.Errorf("without both: %t, %v", made, err)
+		}
+	}
+}
+
 func TestMarkIsSetLast(t *testing.T) {
-	s := store(t, make([]byte, 4096)) // too small for any file system, so that mkfs.btrfs fails wherever there is one
+	s := store(t, make([]byte, 64<<10)) // too small for any file system, so that mkfs.btrfs fails wherever there is one
 	if err := s.makeFileSystem(context.Background()); err == nil {
-		t.Fatal("made a file system on one block")
+		t.Fatal("made a file system on 64 KiB")
 	}
 	if made, err := hasMark(s.device); made || err != nil {
 		t.Errorf("marked what was not made: %v", err)
