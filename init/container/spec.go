@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"github.com/moby/profiles/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"allotment/init/plan"
 )
@@ -68,8 +70,27 @@ func newSpec(s *plan.Service, at places) (*specs.Spec, error) {
 		return nil, fmt.Errorf("cannot make the system call filter of %q: %w", s.ID, err)
 	}
 	filter.Architectures = []specs.Arch{nativeArch()} // the trees hold no binaries of sister architectures
+	filter.Syscalls = narrowSockets(filter.Syscalls)
 	spec.Linux.Seccomp = filter
 	return spec, nil
+}
+
+// socketFamilies are what services may make sockets of. For any other family the kernel would look for a module to load, as
+// root and outside the container's limits.
+var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
+
+// narrowSockets replaces the default profile's rules for socket(2), which leave out just a few families.
+func narrowSockets(rules []specs.LinuxSyscall) []specs.LinuxSyscall {
+	rules = slices.DeleteFunc(slices.Clone(rules), func(r specs.LinuxSyscall) bool {
+		return len(r.Names) == 1 && r.Names[0] == "socket"
+	})
+	for _, family := range socketFamilies {
+		rules = append(rules, specs.LinuxSyscall{
+			Names: []string{"socket"}, Action: specs.ActAllow,
+			Args: []specs.LinuxSeccompArg{{Index: 0, Value: family, Op: specs.OpEqualTo}},
+		})
+	}
+	return rules
 }
 
 func nativeArch() specs.Arch {

@@ -3,6 +3,7 @@ package container
 import (
 	"encoding/json"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -47,6 +48,7 @@ func faults(s *specs.Spec) []string {
 	check(s.Linux.UIDMappings[0].HostID >= plan.IDs && s.Linux.UIDMappings[0].Size == plan.IDs, "its ids are the host's")
 	check(s.Linux.GIDMappings[0] == s.Linux.UIDMappings[0], "its group ids are not those of its users")
 	check(s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction == specs.ActErrno, "it may use any system call")
+	check(s.Linux.Seccomp == nil || families(s.Linux.Seccomp) == "1 2 10 16", "it can have the kernel load socket families")
 	check(s.Linux.Resources.Unified["memory.swap.max"] == "0" && s.Linux.Resources.Unified["memory.max"] != "", "its memory has no bound")
 	check(s.Linux.Resources.Unified["pids.max"] != "", "its processes have no bound")
 	check(slices.Contains(s.Linux.MaskedPaths, "/proc/kcore") && slices.Contains(s.Linux.ReadonlyPaths, "/proc/sys"), "it sees the kernel")
@@ -55,6 +57,21 @@ func faults(s *specs.Spec) []string {
 		check(slices.Contains(m.Options, "nodev") || strings.HasPrefix(m.Destination, "/dev"), "it may have devices in "+m.Destination)
 	}
 	return out
+}
+
+// families lists the socket families that a filter allows, or says that it allows others.
+func families(filter *specs.LinuxSeccomp) string {
+	var all []string
+	for _, r := range filter.Syscalls {
+		switch {
+		case !slices.Contains(r.Names, "socket"):
+		case len(r.Args) == 1 && r.Args[0].Index == 0 && r.Args[0].Op == specs.OpEqualTo:
+			all = append(all, strconv.FormatUint(r.Args[0].Value, 10))
+		default:
+			return "others"
+		}
+	}
+	return strings.Join(all, " ")
 }
 
 func TestContainersHaveNoMoreRightsThanDeclared(t *testing.T) {
@@ -82,10 +99,13 @@ func TestContainersHaveNoMoreRightsThanDeclared(t *testing.T) {
 		"host's":     func(s *specs.Spec) { s.Linux.UIDMappings[0].HostID = 0; s.Linux.GIDMappings[0].HostID = 0 },
 		"group ids":  func(s *specs.Spec) { s.Linux.GIDMappings = []specs.LinuxIDMapping{{Size: 1}} },
 		"system":     func(s *specs.Spec) { s.Linux.Seccomp = nil },
-		"memory":     func(s *specs.Spec) { delete(s.Linux.Resources.Unified, "memory.max") },
-		"processes":  func(s *specs.Spec) { delete(s.Linux.Resources.Unified, "pids.max") },
-		"kernel":     func(s *specs.Spec) { s.Linux.MaskedPaths = nil },
-		"use /proc":  func(s *specs.Spec) { s.Mounts[0].Options = nil },
+		"families": func(s *specs.Spec) {
+			s.Linux.Seccomp.Syscalls = append(s.Linux.Seccomp.Syscalls, specs.LinuxSyscall{Names: []string{"socket"}, Action: specs.ActAllow})
+		},
+		"memory":    func(s *specs.Spec) { delete(s.Linux.Resources.Unified, "memory.max") },
+		"processes": func(s *specs.Spec) { delete(s.Linux.Resources.Unified, "pids.max") },
+		"kernel":    func(s *specs.Spec) { s.Linux.MaskedPaths = nil },
+		"use /proc": func(s *specs.Spec) { s.Mounts[0].Options = nil },
 	} {
 		s, err := newSpec(service(t, nil), somewhere)
 		if err != nil {
