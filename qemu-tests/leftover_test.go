@@ -28,7 +28,7 @@ func TestMachineDiesWithItsStarter(t *testing.T) {
 	needMachines(t)
 	disk := bootDisk(t)
 	cmd := exec.Command("/proc/self/exe", "-test.run=^TestMachineDiesWithItsStarter$")
-	cmd.Env = append(os.Environ(), childDisk+"="+disk)
+	cmd.Env = append(os.Environ(), childDisk+"="+disk, "TMPDIR="+t.TempDir()) // it cannot tidy up
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

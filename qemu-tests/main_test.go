@@ -57,7 +57,11 @@ var openTools = sync.OnceValues(func() (*tools.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	return tools.Open(context.Background(), dir, apt.New(dir, profile.Debian{}, 0), progress.Silent{})
+	l, err := tools.Lock()
+	if err != nil {
+		return nil, err
+	}
+	return tools.Open(context.Background(), dir, apt.New(dir, profile.Debian{}, l.Epoch), progress.Silent{})
 })
 
 // toolRoot returns the tool root with the test's temporary folder in it.

@@ -59,7 +59,11 @@ func boot(ctx context.Context, o vm.Options, until string) error {
 	if err != nil {
 		return err
 	}
-	if o.Tools, err = tools.Open(ctx, dir, apt.New(dir, profile.Debian{}, 0), progress.Silent{}); err != nil {
+	l, err := tools.Lock()
+	if err != nil {
+		return err
+	}
+	if o.Tools, err = tools.Open(ctx, dir, apt.New(dir, profile.Debian{}, l.Epoch), progress.Silent{}); err != nil {
 		return err
 	}
 	if o.Dir == "" {
