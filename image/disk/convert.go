@@ -125,7 +125,10 @@ func compressBlocks(ctx context.Context, dst io.Writer, z *zstd.Encoder, src *Fi
 	zeroFrame := z.EncodeAll(empty, nil)
 	inFrame := false
 	for at := int64(0); at < src.Size; at += size {
-		b, err := readBlock(ctx, src, block, at)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b, err := src.readBlock(block, at)
 		if err != nil {
 			return err
 		}
@@ -156,20 +159,6 @@ func compressBlocks(ctx context.Context, dst io.Writer, z *zstd.Encoder, src *Fi
 		return nil
 	}
 	return z.Close()
-}
-
-// readBlock reads the block at offset at, of which only the disk's last may be shorter, without reading holes.
-func readBlock(ctx context.Context, src *File, block []byte, at int64) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	block = block[:min(int64(len(block)), src.Size-at)]
-	if src.NextData(at) >= at+int64(len(block)) {
-		clear(block)
-		return block, nil
-	}
-	_, err := src.ReadAt(block, at)
-	return block, err
 }
 
 var contentID = regexp.MustCompile(`(?m)^CID=[0-9a-f]{1,8}$`)

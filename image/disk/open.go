@@ -64,14 +64,12 @@ func OpenPlain(path string) (*File, error) {
 	return newFile(f, Raw)
 }
 
-// WriteTo writes the whole disk to w. Holes are not read: reading one costs as much as reading data.
+// WriteTo writes the whole disk to w.
 func (f *File) WriteTo(w io.Writer) (int64, error) {
 	block := make([]byte, mib)
 	for at := int64(0); at < f.Size; {
-		b := block[:min(mib, f.Size-at)]
-		if f.NextData(at) >= at+int64(len(b)) {
-			b = zeroBlock[:len(b)]
-		} else if _, err := f.ReadAt(b, at); err != nil {
+		b, err := f.readBlock(block, at)
+		if err != nil {
 			return at, err
 		}
 		n, err := w.Write(b)
@@ -83,7 +81,17 @@ func (f *File) WriteTo(w io.Writer) (int64, error) {
 	return f.Size, nil
 }
 
-var zeroBlock [mib]byte
+// readBlock reads the block at offset at, of which only the disk's last may be shorter. Holes are not read: reading one
+// costs as much as reading data.
+func (f *File) readBlock(block []byte, at int64) ([]byte, error) {
+	block = block[:min(int64(len(block)), f.Size-at)]
+	if f.NextData(at) >= at+int64(len(block)) {
+		clear(block)
+		return block, nil
+	}
+	_, err := f.ReadAt(block, at)
+	return block, err
+}
 
 // newFile takes over f, which has the bytes of the disk.
 func newFile(f *os.File, format Format) (*File, error) {
