@@ -9,7 +9,6 @@ import (
 	"sync"
 	"testing"
 
-	"allotment/builder/apt"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
 	"allotment/internal/cache"
@@ -57,11 +56,7 @@ var openTools = sync.OnceValues(func() (*tools.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := tools.Lock()
-	if err != nil {
-		return nil, err
-	}
-	return tools.Open(context.Background(), dir, apt.New(dir, profile.Debian{}, l.Epoch), progress.Silent{})
+	return tools.OpenFrom(context.Background(), dir, profile.Debian{}, progress.Silent{})
 })
 
 // toolRoot returns the tool root with the test's temporary folder in it.

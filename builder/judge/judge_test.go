@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"allotment/builder/apt"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
 	"allotment/image/secureboot"
@@ -29,11 +28,7 @@ var openTools = sync.OnceValues(func() (*tools.Root, error) {
 	if err != nil {
 		return nil, err
 	}
-	lock, err := tools.Lock()
-	if err != nil {
-		return nil, err
-	}
-	return tools.Open(context.Background(), dir, apt.New(dir, profile.Debian{}, lock.Epoch), progress.Silent{})
+	return tools.OpenFrom(context.Background(), dir, profile.Debian{}, progress.Silent{})
 })
 
 func toolRoot(t testing.TB) *tools.Root {

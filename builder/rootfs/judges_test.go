@@ -41,11 +41,7 @@ func openTools(t *testing.T) *tools.Root {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := tools.Lock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := tools.Open(t.Context(), c, apt.New(c, profile.Debian{}, l.Epoch), progress.Silent{})
+	r, err := tools.OpenFrom(t.Context(), c, profile.Debian{}, progress.Silent{})
 	if err != nil {
 		t.Fatal(err)
 	}

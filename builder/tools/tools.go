@@ -9,7 +9,9 @@ import (
 	"runtime"
 	"slices"
 
+	"allotment/builder/apt"
 	"allotment/builder/lock"
+	"allotment/builder/profile"
 	"allotment/image"
 	"allotment/internal/cache"
 	"allotment/internal/progress"
@@ -36,6 +38,16 @@ type Root struct {
 // Open returns the tool root with all tools, made in the cache on first use.
 func Open(ctx context.Context, c cache.Dir, f Fetcher, to progress.Reporter) (*Root, error) {
 	return open(ctx, c, f, to, "tools")
+}
+
+// OpenFrom is Open with packages from the given places, and where those no longer have them from the snapshot service as
+// of the tools' own lock.
+func OpenFrom(ctx context.Context, c cache.Dir, places profile.Debian, to progress.Reporter) (*Root, error) {
+	l, err := Lock()
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, c, apt.New(c, places, l.Epoch), to)
 }
 
 // OpenSolver returns the small tool root that holds apt and what apt needs.

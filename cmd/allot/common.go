@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"allotment/builder"
-	"allotment/builder/apt"
 	"allotment/builder/lock"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
@@ -121,11 +120,7 @@ func (c *common) progress() (progress.Reporter, func()) {
 
 // tools opens the tool root, fetched from the given places where the cache lacks it.
 func (c *common) tools(ctx context.Context, dir cache.Dir, places profile.Debian) (*tools.Root, error) {
-	l, err := tools.Lock()
-	if err != nil {
-		return nil, err
-	}
 	report, done := c.progress()
 	defer done()
-	return tools.Open(ctx, dir, apt.New(dir, places, l.Epoch), report)
+	return tools.OpenFrom(ctx, dir, places, report)
 }

@@ -16,7 +16,6 @@ import (
 	"regexp"
 	"time"
 
-	"allotment/builder/apt"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
 	"allotment/image"
@@ -59,11 +58,7 @@ func boot(ctx context.Context, o vm.Options, until string) error {
 	if err != nil {
 		return err
 	}
-	l, err := tools.Lock()
-	if err != nil {
-		return err
-	}
-	if o.Tools, err = tools.Open(ctx, dir, apt.New(dir, profile.Debian{}, l.Epoch), progress.Silent{}); err != nil {
+	if o.Tools, err = tools.OpenFrom(ctx, dir, profile.Debian{}, progress.Silent{}); err != nil {
 		return err
 	}
 	if o.Dir == "" {
