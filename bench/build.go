@@ -81,7 +81,7 @@ func (b *bench) buildOurs(ctx context.Context) (builds, error) {
 	return r, b.unpackOurs(ctx, out, &r)
 }
 
-// changeModule adds a line to the page of the web module.
+// changeModule adds a line to the page of the module page.
 func changeModule(source string) error {
 	f, err := os.OpenFile(filepath.Join(source, pages, "index.html"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
@@ -92,7 +92,7 @@ func changeModule(source string) error {
 }
 
 // pages is the folder, in the source, with what both systems serve.
-const pages = "modules/web/www"
+const pages = "modules/page/www"
 
 // unpackOurs finds the compressed image among the outputs and unpacks it.
 func (b *bench) unpackOurs(ctx context.Context, out string, r *builds) error {

@@ -247,7 +247,7 @@ func wantSteps(t *testing.T, steps, want, never []string) {
 func (s *shop) fileChanged(t *testing.T) {
 	j := s.job
 	j.Out = filepath.Join(s.dir, "changed")
-	page := filepath.Join(j.Source, "modules", "web", "www", "index.html")
+	page := filepath.Join(j.Source, "modules", "page", "www", "index.html")
 	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)

@@ -21,6 +21,10 @@ type Manifest struct {
 	Seed    Seed     `json:"seed"`
 	Network Network  `json:"network"`
 	Time    Time     `json:"time"`
+
+	Organisation Organisation              `json:"organisation"`        // until its officers say otherwise
+	Settings     map[string]map[string]any `json:"settings,omitempty"`  // of modules, by their names: where not the defaults
+	Developer    bool                      `json:"developer,omitempty"` // the api lets a developer do as he likes; see docs/formats/api.md
 }
 
 // Layer is one EROFS file of the module store.

@@ -100,7 +100,7 @@ func build(arch image.Arch) (*built, error) {
 		return nil, err
 	}
 	out := dir.Path("qemu-tests", "out")
-	if err := b.readPages(filepath.Join(string(source), "modules/web/www")); err != nil {
+	if err := b.readPages(filepath.Join(string(source), "modules/page/www")); err != nil {
 		return nil, err
 	}
 	b.result, err = builder.Build(ctx, builder.Options{Profile: p, Lock: l, Source: source, Arch: arch, Keys: b.keys,

@@ -119,7 +119,7 @@ func (b *built) webLayer(t *testing.T) (image.Layer, int64) {
 	t.Helper()
 	at := b.parts["state"].start + b.manifest.Seed.Offset
 	for _, l := range b.manifest.Layers {
-		if l.Name == "web" {
+		if l.Name == "page" {
 			return l, at
 		}
 		at += l.Size

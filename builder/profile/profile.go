@@ -20,6 +20,10 @@ type Profile struct {
 	Network     image.Network `toml:"network"`
 	Time        image.Time    `toml:"time"`
 	Debian      Debian        `toml:"debian"`
+	Developer   bool          `toml:"developer"` // an image for working on modules, never for members
+
+	Organisation image.Organisation        `toml:"organisation"` // what it says of itself before its officers have spoken
+	Settings     map[string]map[string]any `toml:"settings"`     // of modules, by their names: where not the defaults
 
 	File    string           `toml:"-"` // where it was read from
 	Trees   map[string]*Tree `toml:"-"` // boot, root, debian-base, and one per module by its name

@@ -353,7 +353,7 @@ func TestShippedTrees(t *testing.T) {
 	archive := apt.New(c, p.Debian, l.Epoch)
 	for _, arch := range p.Archs {
 		made := map[string]*rootfs.Tree{}
-		for _, name := range []string{"root", "debian-base", "web"} {
+		for _, name := range []string{"root", "debian-base", "page"} {
 			packages := l.Trees[name][arch]
 			paths, err := archive.Fetch(t.Context(), packages, progress.Silent{})
 			if err != nil {
@@ -376,7 +376,7 @@ func TestShippedTrees(t *testing.T) {
 			}
 			made[name] = tr
 		}
-		layer, err := made["web"].Subtract(made["debian-base"])
+		layer, err := made["page"].Subtract(made["debian-base"])
 		if err != nil {
 			t.Fatal(err)
 		}

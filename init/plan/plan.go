@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"allotment/image"
 )
@@ -51,9 +52,45 @@ type Module struct {
 	Cgroup     string // below the cgroup root, such as /allotment/web
 	MemoryMax  int64  // bytes, of all services together
 	PIDsMax    int64
+	CPUWeight  int        // cgroup v2 cpu.weight
+	IOWeight   int        // cgroup v2 io weight
+	OOMScore   int        // oom_score_adj of its processes
 	Services   []*Service // every service after those that it needs
 	Volumes    []Volume
 	HTTP       *image.HTTP
+	Peers      []Peer
+	Secrets    []Secret // those of LDAP among them
+	Templates  []Template
+	Migrations []*Migration // in the order in which they run
+
+	// As the manifest has them: ports, egress, ldap, settings, journeys, backup, repairs and what is shown to people.
+	Declared *image.Module
+}
+
+// Peer is a module that another one may connect to.
+type Peer struct {
+	Module *Module
+	Ports  []int
+}
+
+// Secret is a secret with the ids that may read it.
+type Secret struct {
+	image.Secret
+	UID, GID uint32 // inside the user namespace
+}
+
+// Template is a template with the ids that may read its result.
+type Template struct {
+	image.Template
+	UID, GID uint32     // inside the user namespace
+	For      []*Service // that depend on it
+}
+
+// Migration is a migration as a container to run.
+type Migration struct {
+	*Service // without checks; Requires holds what must be ready while it runs
+	Volume   string
+	Format   int
 }
 
 // Service is one container.
@@ -66,10 +103,16 @@ type Service struct {
 	Env          []string
 	UID, GID     uint32 // inside the user namespace
 	Needs        []string
+	Requires     []*Service // what Needs names, and the directory for a module that reads it
 	Tmpfs        []string
 	Capabilities []string
-	Stop         string // signal name
+	Stop         string        // signal name
+	StopTimeout  time.Duration // until it is killed
+	Reload       string        // signal name; empty: it is restarted when a template changes
+	MemoryMax    int64         // bytes, of this service alone
 	Ready        image.Check
+	Live         *image.Check  // with its defaults filled in; nil: not asked
+	Timeout      time.Duration // of a task: how long it may run; 0 for services
 }
 
 // Volume is a folder of state and where a service sees it.
@@ -77,6 +120,9 @@ type Volume struct {
 	Name     string
 	Path     string // in the container
 	UID, GID uint32 // inside the user namespace, and so on disk: see docs/decisions/0006-volumes-are-id-mapped.md
+	Quota    int64  // bytes
+	Format   int    // 0: none
+	NoCOW    bool
 }
 
 // Importance says what a module's failure means for the box.
