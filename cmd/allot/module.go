@@ -27,7 +27,7 @@ func newModuleCheck(c *common) *cobra.Command {
 Maintainer scripts never run when an image is built: what they would have done is declared in module.toml. This command
 installs the same locked packages in a throw-away folder with all their scripts, and lists every path that matters and
 that no declaration covers. Exit status 1 when there is one.`,
-		Example: "  allot module check modules/web",
+		Example: "  allot module check modules/page",
 		Args:    one("DIR"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return checkModule(cmd, c, args[0], with)
