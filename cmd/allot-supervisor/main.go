@@ -64,6 +64,10 @@ func run(screen *console.Console) (int, error) {
 	if err := protectFromOOM(); err != nil {
 		return 0, err
 	}
+	// The processes of containers become children of this one, so that it is told how they end.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("cannot become the parent of containers: %w", err)
+	}
 	log := supervisor.NewLog(screen)
 	children := reaper.New()
 	s, err := supervisor.New(supervisor.Config{

@@ -238,12 +238,13 @@ func (r *Runtime) attach(s *plan.Service) (*reaper.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find container %q: %w", s.ID, err)
 	}
-	p, err := reaper.Attach(pid)
+	p, err := r.reaper.Attach(pid)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find container %q: %w", s.ID, err)
 	}
-	// After Attach the number cannot change its meaning any more, so now is the time to ask whose it is.
-	if !r.isFirst(s, pid) {
+	// After Attach the number cannot change its meaning any more, so now is the time to ask whose it is. A child can only
+	// be the container that was just started, and may have ended.
+	if !p.Child() && !r.isFirst(s, pid) {
 		return nil, fmt.Errorf("cannot find container %q: process %d ended or is another one", s.ID, pid)
 	}
 	return p, nil

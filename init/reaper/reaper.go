@@ -20,20 +20,25 @@ import (
 // Reaper collects every child of this process that ends. No other code of the process may wait for children, so os/exec
 // is not to be used beside it.
 type Reaper struct {
-	mu       sync.Mutex // held from fork to registration, so that an exit is never seen before its process is known
-	children map[int]*Process
-	signals  chan os.Signal
-	stop     chan struct{}
-	stopped  chan struct{}
+	mu        sync.Mutex // held from fork to registration, so that an exit is never seen before its process is known
+	children  map[int]*Process
+	strangers map[int]syscall.WaitStatus // how children ended that came from elsewhere and were not asked for yet
+	signals   chan os.Signal
+	stop      chan struct{}
+	stopped   chan struct{}
 }
+
+// mostStrangers bounds how many ends are remembered for Attach, which comes soon if it comes.
+const mostStrangers = 64
 
 // New begins to reap. Close ends it.
 func New() *Reaper {
 	r := &Reaper{
-		children: map[int]*Process{},
-		signals:  make(chan os.Signal, 1), // one is enough: a pending SIGCHLD stands for any number of exits
-		stop:     make(chan struct{}),
-		stopped:  make(chan struct{}),
+		children:  map[int]*Process{},
+		strangers: map[int]syscall.WaitStatus{},
+		signals:   make(chan os.Signal, 1), // one is enough: a pending SIGCHLD stands for any number of exits
+		stop:      make(chan struct{}),
+		stopped:   make(chan struct{}),
 	}
 	signal.Notify(r.signals, unix.SIGCHLD)
 	go r.loop()
@@ -72,11 +77,25 @@ func (r *Reaper) reap() {
 		if pid <= 0 {
 			return // ECHILD, or children that all still run
 		}
-		if p := r.children[pid]; p != nil {
-			delete(r.children, pid)
-			p.end(syscall.WaitStatus(status))
+		p := r.children[pid]
+		if p == nil {
+			r.remember(pid, syscall.WaitStatus(status))
+			continue
 		}
+		delete(r.children, pid)
+		p.end(syscall.WaitStatus(status))
 	}
+}
+
+// remember keeps how a child from elsewhere ended, in place of any other one if there are too many.
+func (r *Reaper) remember(pid int, status syscall.WaitStatus) {
+	for old := range r.strangers {
+		if len(r.strangers) < mostStrangers {
+			break
+		}
+		delete(r.strangers, old)
+	}
+	r.strangers[pid] = status
 }
 
 // Spec describes a process.
@@ -123,13 +142,16 @@ func (r *Reaper) Start(s Spec) (*Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot start %q: %w", s.Path, err)
 	}
-	p := &Process{pid: pid, fd: fd, done: make(chan struct{})}
+	p := &Process{pid: pid, child: true, fd: fd, done: make(chan struct{})}
 	r.children[pid] = p
 	return p, nil
 }
 
+// killWait is how long Run waits for a process that it killed. One that hangs in the kernel is reaped when it ends.
+const killWait = 10 * time.Second
+
 // Run starts a process, waits for its end and returns what it wrote to standard output. Its standard error, and an end
-// other than exit code 0, become the error. When ctx ends first, the process is killed. Output is kept in memory. The
+// other than exit code 0, become the error. When ctx ends first, the process is killed, and not waited for if it hangs. Output is kept in memory. The
 // spec's Stdout and Stderr are not used.
 func (r *Reaper) Run(ctx context.Context, s Spec) ([]byte, error) {
 	out, outW, err := os.Pipe()
@@ -160,12 +182,25 @@ func (r *Reaper) Run(ctx context.Context, s Spec) ([]byte, error) {
 	go func() { b, _ := io.ReadAll(said); complaints <- b }()
 	output, _ := io.ReadAll(out)
 	complaint := strings.TrimSpace(string(<-complaints))
-	<-p.Done()
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("cannot run %q to its end: %w", s.Path, ctx.Err())
+	if err := p.await(ctx); err != nil {
+		return nil, fmt.Errorf("cannot run %q to its end: %w", s.Path, err)
 	}
 	if err := p.Err(); err != nil {
 		return nil, fmt.Errorf("cannot run %q: %w: %s", s.Path, err, complaint)
 	}
 	return output, nil
+}
+
+// await waits for the end of a process that is killed when ctx ends; it fails if ctx did.
+func (p *Process) await(ctx context.Context) error {
+	select {
+	case <-p.Done():
+		return ctx.Err()
+	case <-ctx.Done():
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(killWait):
+	}
+	return ctx.Err()
 }

@@ -99,7 +99,7 @@ func TestOrphansAreReaped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	orphan, err := Attach(pid)
+	orphan, err := r.Attach(pid)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +167,91 @@ func TestAttachToNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, p)
-	if _, err := Attach(p.PID()); !errors.Is(err, unix.ESRCH) {
+	if _, err := r.Attach(p.PID()); !errors.Is(err, unix.ESRCH) {
 		t.Errorf("attached to a process that has ended: %v", err)
+	}
+}
+
+// orphan makes a process whose parent has ended, and returns its number. It runs the script with our pipe as input.
+func orphan(t *testing.T, r *Reaper, in *os.File, script string) int {
+	t.Helper()
+	out, err := r.Run(t.Context(), Spec{
+		Path: "/bin/sh", Args: []string{"-c", "exec 3<&0; (" + script + ") <&3 >/dev/null 2>&1 & echo $!"}, Stdin: in,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func TestHowAnOrphanEnded(t *testing.T) {
+	r := New()
+	defer r.Close()
+	in, inW, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	pid := orphan(t, r, in, "read x; exit 7")
+	p, err := r.Attach(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inW.Close()
+	await(t, p)
+	if !p.Child() || p.ExitCode() != 7 {
+		t.Errorf("child %v, exit code %d", p.Child(), p.ExitCode())
+	}
+}
+
+// An orphan that ended before anybody asked for it is remembered, once.
+func TestOrphanThatWasReapedBefore(t *testing.T) {
+	r := New()
+	defer r.Close()
+	pid := orphan(t, r, nil, "exit 3")
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
+		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); os.IsNotExist(err) {
+			break
+		}
+	}
+	p, err := r.Attach(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, p)
+	if p.ExitCode() != 3 {
+		t.Errorf("exit code %d", p.ExitCode())
+	}
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		t.Errorf("a signal after the end: %v", err)
+	}
+	if _, err := r.Attach(pid); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("its end is told twice: %v", err)
+	}
+}
+
+func TestAttachToAProcessOfOthers(t *testing.T) {
+	r := New()
+	defer r.Close()
+	p, err := r.Attach(os.Getppid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Child() {
+		t.Error("our parent counts as our child")
+	}
+}
+
+func TestStrangersAreBounded(t *testing.T) {
+	r := &Reaper{strangers: map[int]syscall.WaitStatus{}}
+	for pid := range 10 * mostStrangers {
+		r.remember(pid, 0)
+	}
+	if _, last := r.strangers[10*mostStrangers-1]; len(r.strangers) != mostStrangers || !last {
+		t.Errorf("%d are remembered, the last one: %v", len(r.strangers), last)
 	}
 }

@@ -78,7 +78,7 @@ func (j *gatewayJob) find() *reaper.Process {
 	if err != nil {
 		return nil
 	}
-	p, err := reaper.Attach(pid)
+	p, err := j.reaper.Attach(pid)
 	if err != nil {
 		return nil
 	}
