@@ -6,10 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"allotment/image"
@@ -23,10 +21,26 @@ const (
 	firstID = 1 << 20
 	// MaxModules is how many modules a manifest can have: their addresses fill 10.209.0.0/24 behind the host's.
 	MaxModules = 250
-	// defaultPIDs is the limit of processes of a module that names none.
-	defaultPIDs = 256
-	// defaultCheckTimeout is how long, in seconds, a service may take to get ready when its check does not say.
-	defaultCheckTimeout = 60
+)
+
+// What counts where a manifest says nothing; docs/formats/module.md names them.
+const (
+	defaultPIDs         = 256
+	defaultWeight       = 100
+	defaultOOM          = 200
+	defaultQuota        = 1024 // MiB
+	defaultReadyTimeout = 60   // seconds, as all that follow
+	defaultLiveTimeout  = 10
+	defaultLiveEvery    = 30
+	defaultLiveFailures = 3
+	defaultStopTimeout  = 20
+	defaultTaskTimeout  = 300
+)
+
+// Directory is the module whose LDAP service modules read that have an account there, and LDAPPort is its port.
+const (
+	Directory = "directory"
+	LDAPPort  = 389
 )
 
 // The host's own side of the bridge that the modules hang on.
@@ -88,7 +102,7 @@ type Template struct {
 
 // Migration is a migration as a container to run.
 type Migration struct {
-	*Service // without checks; Requires holds what must be ready while it runs
+	*Service // without checks; Requires holds what must be ready while it runs, After the migrations before it
 	Volume   string
 	Format   int
 }
@@ -103,7 +117,8 @@ type Service struct {
 	Env          []string
 	UID, GID     uint32 // inside the user namespace
 	Needs        []string
-	Requires     []*Service // what Needs names, and the directory for a module that reads it
+	Requires     []*Service   // must be ready first: what Needs names, and the directory for a module that reads it
+	After        []*Migration // of its module, must be done first: those that do not need it
 	Tmpfs        []string
 	Capabilities []string
 	Stop         string        // signal name
@@ -135,8 +150,12 @@ const (
 	Optional Importance = "optional" // the box is ready without it
 )
 
-// nameForm is what names may be, since they become parts of paths, host names and cgroups.
-var nameForm = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$`)
+// What names may be, since they become parts of paths, host names and cgroups.
+var (
+	nameForm = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$`)
+	taskForm = regexp.MustCompile(`^[a-z0-9-]{1,100}$`)
+	fileForm = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`) // of a template
+)
 
 // New makes the plan, or reports every module that cannot be run as it is described.
 func New(m *image.Manifest) (*Plan, error) {
@@ -145,196 +164,53 @@ func New(m *image.Manifest) (*Plan, error) {
 	}
 	p := &Plan{}
 	var errs []error
-	seen := map[string]bool{}
 	for i := range m.Modules {
 		mod, err := newModule(i, &m.Modules[i])
-		if err == nil && seen[mod.Name] {
+		if err == nil && p.Module(mod.Name) != nil {
 			err = errors.New("a module of this name exists already")
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("cannot plan module %q: %w", m.Modules[i].Name, err))
 			continue
 		}
-		seen[mod.Name] = true
 		p.Modules = append(p.Modules, mod)
 	}
-	return p, errors.Join(errs...)
+	for _, mod := range p.Modules {
+		if err := p.link(mod); err != nil {
+			errs = append(errs, fmt.Errorf("cannot plan module %q: %w", mod.Name, err))
+		}
+	}
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	if err := p.order(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
-// Services lists the services of all modules.
-func (p *Plan) Services() []*Service {
-	var all []*Service
+// Module is the module called name, or nil.
+func (p *Plan) Module(name string) *Module {
 	for _, m := range p.Modules {
-		all = append(all, m.Services...)
-	}
-	return all
-}
-
-func newModule(index int, m *image.Module) (*Module, error) {
-	if !nameForm.MatchString(m.Name) {
-		return nil, errors.New("the name must be lower-case letters, digits and hyphens")
-	}
-	if len(m.Layers) == 0 {
-		return nil, errors.New("it has no layer")
-	}
-	if m.Memory.Max <= 0 {
-		return nil, errors.New("it has no memory limit")
-	}
-	mod := &Module{
-		Name:       m.Name,
-		Title:      m.Title,
-		Importance: Importance(m.Importance),
-		Layers:     m.Layers,
-		IPv4:       nth(HostIPv4, index),
-		IPv6:       nth(HostIPv6, index),
-		FirstID:    firstID + uint32(index)*IDs,
-		Cgroup:     "/allotment/" + m.Name,
-		MemoryMax:  int64(m.Memory.Max) << 20,
-		PIDsMax:    int64(m.PIDs),
-		HTTP:       m.HTTP,
-	}
-	if mod.PIDsMax == 0 {
-		mod.PIDsMax = defaultPIDs
-	}
-	switch mod.Importance {
-	case "":
-		mod.Importance = Normal
-	case Core, Normal, Optional:
-	default:
-		return nil, fmt.Errorf("no such importance as %q", m.Importance)
-	}
-	var err error
-	if mod.Volumes, err = newVolumes(m); err != nil {
-		return nil, err
-	}
-	services, err := newServices(mod, m)
-	if err != nil {
-		return nil, err
-	}
-	mod.Services, err = order(services)
-	return mod, err
-}
-
-// nth is the address of the module at index: the host has number 1, the first module number 2.
-func nth(host netip.Prefix, index int) netip.Prefix {
-	b := host.Addr().AsSlice()
-	b[len(b)-1] = byte(index + 2)
-	a, _ := netip.AddrFromSlice(b)
-	return netip.PrefixFrom(a, host.Bits())
-}
-
-func newServices(mod *Module, m *image.Module) ([]*Service, error) {
-	var all []*Service
-	for i := range m.Services {
-		s, err := newService(mod, m, &m.Services[i])
-		if err != nil {
-			return nil, fmt.Errorf("service %q: %w", m.Services[i].Name, err)
-		}
-		all = append(all, s)
-	}
-	if len(all) == 0 {
-		return nil, errors.New("it has no service")
-	}
-	return all, nil
-}
-
-func newService(mod *Module, m *image.Module, s *image.Service) (*Service, error) {
-	if !nameForm.MatchString(s.Name) {
-		return nil, errors.New("the name must be lower-case letters, digits and hyphens")
-	}
-	if len(s.Command) == 0 || !path.IsAbs(s.Command[0]) {
-		return nil, errors.New("the command must begin with an absolute path")
-	}
-	user, err := findUser(m.Users, s.User)
-	if err != nil {
-		return nil, err
-	}
-	for _, dir := range s.Tmpfs {
-		if !cleanAbsolute(dir) {
-			return nil, fmt.Errorf("tmpfs %q is not a clean absolute path", dir)
+		if m.Name == name {
+			return m
 		}
 	}
-	r := &Service{
-		Module: mod, Name: s.Name, ID: mod.Name + "." + s.Name, Cgroup: mod.Cgroup + "/" + s.Name,
-		Command: s.Command, Env: s.Env, UID: uint32(user.UID), GID: uint32(user.GID),
-		Needs: s.Needs, Tmpfs: s.Tmpfs, Capabilities: s.Capabilities, Stop: s.Stop,
-	}
-	if r.Stop == "" {
-		r.Stop = "SIGTERM"
-	}
-	if s.Ready != nil {
-		r.Ready = *s.Ready
-	}
-	if r.Ready.Timeout <= 0 {
-		r.Ready.Timeout = defaultCheckTimeout
-	}
-	return r, nil
+	return nil
 }
 
-func newVolumes(m *image.Module) ([]Volume, error) {
-	var all []Volume
-	for _, v := range m.Volumes {
-		if !nameForm.MatchString(v.Name) || !cleanAbsolute(v.Path) {
-			return nil, fmt.Errorf("volume %q at %q: the name or the path is not allowed", v.Name, v.Path)
-		}
-		u, err := findUser(m.Users, v.User)
-		if err != nil {
-			return nil, fmt.Errorf("volume %q: %w", v.Name, err)
-		}
-		all = append(all, Volume{
-			Name: v.Name, Path: v.Path, UID: uint32(u.UID), GID: uint32(u.GID),
-		})
-	}
-	return all, nil
+// Services lists the services of all modules, each after those that it requires.
+func (p *Plan) Services() []*Service {
+	all, _ := sorted(p.Modules) // New has found no circle
+	return slices.DeleteFunc(all, func(s *Service) bool { return s.Timeout != 0 })
 }
 
-func cleanAbsolute(p string) bool {
-	return path.IsAbs(p) && path.Clean(p) == p && p != "/" && !strings.ContainsAny(p, ":\n")
-}
-
-func findUser(users []image.User, name string) (image.User, error) {
-	i := slices.IndexFunc(users, func(u image.User) bool { return u.Name == name })
-	switch {
-	case i < 0 && name == "root":
-		return image.User{Name: name}, nil
-	case i < 0:
-		return image.User{}, fmt.Errorf("the module's tree has no user %q", name)
-	case users[i].UID < 0 || users[i].UID >= IDs || users[i].GID < 0 || users[i].GID >= IDs:
-		return image.User{}, fmt.Errorf("the ids of user %q are outside 0 to %d", name, IDs-1)
-	}
-	return users[i], nil
-}
-
-// order sorts services so that each comes after what it needs; equal ones keep the manifest's order.
-func order(services []*Service) ([]*Service, error) {
-	placed := map[string]bool{}
-	var out []*Service
-	for len(out) < len(services) {
-		before := len(out)
-		for _, s := range services {
-			if placed[s.Name] || slices.ContainsFunc(s.Needs, func(n string) bool { return !placed[n] }) {
-				continue
-			}
-			placed[s.Name] = true
-			out = append(out, s)
-		}
-		if len(out) == before {
-			return nil, fmt.Errorf("services need each other in a circle, need one that is not there, or share a name: %s",
-				strings.Join(unplaced(services, placed), ", "))
+// Service is the service called name, or nil.
+func (m *Module) Service(name string) *Service {
+	for _, s := range m.Services {
+		if s.Name == name {
+			return s
 		}
 	}
-	return out, nil
-}
-
-func unplaced(services []*Service, placed map[string]bool) []string {
-	var names []string
-	for _, s := range services {
-		if !placed[s.Name] {
-			names = append(names, s.Name)
-		}
-	}
-	if names == nil {
-		return []string{services[len(services)-1].Name}
-	}
-	return names
+	return nil
 }
