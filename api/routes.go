@@ -1,0 +1,60 @@
+package api
+
+// Access is who may use a route. Each class may do what those before it may.
+type Access int
+
+// The classes.
+const (
+	Public    Access = iota // anybody who reaches the socket
+	Member                  // a member of the organisation who has logged in
+	Officer                 // a member who runs the box
+	Owner                   // who owns the machine: root on it, or who could change its disk anyway
+	Developer               // the owner of a machine with a developer image; on others the route is not there
+)
+
+// String is the class's name as in docs/formats/api.md.
+func (a Access) String() string {
+	return [...]string{"public", "member", "officer", "owner", "developer"}[a]
+}
+
+// Route is a method with a path pattern, as in net/http.ServeMux.
+type Route struct {
+	Method string
+	Path   string
+	Access Access
+	Does   string
+}
+
+// Pattern is the route as net/http.ServeMux takes it.
+func (r Route) Pattern() string { return r.Method + " " + r.Path }
+
+// Routes are all that the box can be asked.
+func Routes() []Route {
+	return []Route{
+		{"GET", "/v1", Public, "which box this is"},
+		{"GET", "/v1/health", Member, "the state of the box in a few lines"},
+		{"GET", "/v1/modules", Member, "all modules with their services"},
+		{"GET", "/v1/modules/{module}", Member, "one module with its services"},
+		{"POST", "/v1/modules/{module}/on", Officer, "switch a module on, for good"},
+		{"POST", "/v1/modules/{module}/off", Officer, "switch a module off, for good"},
+		{"POST", "/v1/modules/{module}/services/{service}/restart", Officer, "end a service and start it again"},
+		{"GET", "/v1/logs", Officer, "lines of logs; streams"},
+		{"GET", "/v1/events", Officer, "what happened since boot; streams"},
+		{"GET", "/v1/resources", Officer, "memory, processor time and disk, and who uses them"},
+		{"GET", "/v1/settings", Officer, "the organisation's settings"},
+		{"PATCH", "/v1/settings", Officer, "change some of the organisation's settings"},
+		{"GET", "/v1/modules/{module}/settings", Officer, "a module's settings"},
+		{"PATCH", "/v1/modules/{module}/settings", Officer, "change some of a module's settings"},
+		{"GET", "/v1/tasks", Officer, "all journeys, repairs, migrations and backup steps"},
+		{"POST", "/v1/modules/{module}/tasks/{kind}/{task}", Officer, "run one of them; streams"},
+		{"POST", "/v1/provision", Owner, "make accounts with new passwords; streams"},
+		{"GET", "/v1/developer/layers/{digest}", Developer, "whether the box has a layer"},
+		{"PUT", "/v1/developer/layers/{digest}", Developer, "give the box a layer"},
+		{"PUT", "/v1/developer/modules/{module}", Developer, "run a module by another declaration, until the next boot"},
+		{"POST", "/v1/developer/modules/{module}/ports/{port}", Developer, "a TCP connection to the module; both bodies stream"},
+		{"POST", "/v1/developer/modules/{module}/services/{service}/run", Developer, "run a command in a container; streams"},
+		{"GET", "/v1/developer/processes", Developer, "all processes"},
+		{"POST", "/v1/developer/processes/{pid}/signal/{signal}", Developer, "send a signal such as SIGKILL to a process"},
+		{"POST", "/v1/developer/clock/{seconds}", Developer, "move the clock forth, or back where negative"},
+	}
+}
