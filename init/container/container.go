@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"allotment/image"
 	"allotment/init/plan"
 	"allotment/init/reaper"
 	"allotment/init/servicelog"
@@ -170,15 +171,49 @@ func copyFolderOnce(skeleton string, lowers []string, owner int) error {
 // mountPoints are the places where newMounts mounts, those that are folders with a slash at the end.
 func mountPoints(m *plan.Module) []string {
 	points := []string{"/proc/", "/dev/", "/etc/resolv.conf", "/etc/hosts"}
-	for _, s := range m.Services {
-		for _, dir := range s.Tmpfs {
-			points = append(points, dir+"/")
-		}
+	if len(m.Templates) > 0 {
+		points = append(points, configAt+"/")
+	}
+	if len(m.Secrets) > 0 {
+		points = append(points, secretsAt+"/")
+	}
+	for _, dir := range tmpfs(m) {
+		points = append(points, dir+"/")
 	}
 	for _, v := range m.Volumes {
 		points = append(points, v.Path+"/")
 	}
 	return points
+}
+
+// tmpfs lists the folders in memory of the module's services and of all its tasks.
+func tmpfs(m *plan.Module) []string {
+	var all []string
+	for _, s := range m.Services {
+		all = append(all, s.Tmpfs...)
+	}
+	tasks := []*image.Task{}
+	d := m.Declared
+	for i := range d.Migrations {
+		tasks = append(tasks, &d.Migrations[i].Task)
+	}
+	for i := range d.Repairs {
+		tasks = append(tasks, &d.Repairs[i].Task)
+	}
+	for _, j := range d.Journeys {
+		for _, step := range j.Steps {
+			tasks = append(tasks, step.Task)
+		}
+	}
+	if b := d.Backup; b != nil {
+		tasks = append(tasks, b.Quiesce, b.Resume, b.Dump, b.Verify, b.Restore, b.RestoreTest)
+	}
+	for _, t := range tasks {
+		if t != nil {
+			all = append(all, t.Tmpfs...)
+		}
+	}
+	return all
 }
 
 func (r *Runtime) writeHosts(m *plan.Module) error {
@@ -191,10 +226,10 @@ func (r *Runtime) writeHosts(m *plan.Module) error {
 // and error.
 func (r *Runtime) Start(ctx context.Context, s *plan.Service, network string, output *os.File) (*reaper.Process, error) {
 	dir := r.serviceDir(s)
+	r.Remove(ctx, s) // what a container that ended before has left
 	if err := r.writeBundle(s, network); err != nil {
 		return nil, err
 	}
-	r.Remove(ctx, s) // what a container that ended before has left
 	messages := filepath.Join(dir, "crun.log")
 	os.Remove(messages)
 	p, err := r.reaper.Start(reaper.Spec{
@@ -222,7 +257,7 @@ func (r *Runtime) Start(ctx context.Context, s *plan.Service, network string, ou
 // Find returns the service's container if an earlier supervisor started it and it still runs, nil if not.
 func (r *Runtime) Find(s *plan.Service) *reaper.Process {
 	p, err := r.attach(s)
-	if err != nil {
+	if err != nil || ended(p) {
 		return nil
 	}
 	return p
@@ -242,12 +277,21 @@ func (r *Runtime) attach(s *plan.Service) (*reaper.Process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot find container %q: %w", s.ID, err)
 	}
-	// After Attach the number cannot change its meaning any more, so now is the time to ask whose it is. A child can only
-	// be the container that was just started, and may have ended.
-	if !p.Child() && !r.isFirst(s, pid) {
+	// After Attach the number cannot change its meaning any more, so now is the time to ask whose it is. A child that ended
+	// so soon cannot be asked; it is told from any other one by the reaper, which remembers only the latest ends.
+	if !r.isFirst(s, pid) && !(p.Child() && ended(p)) {
 		return nil, fmt.Errorf("cannot find container %q: process %d ended or is another one", s.ID, pid)
 	}
 	return p, nil
+}
+
+func ended(p *reaper.Process) bool {
+	select {
+	case <-p.Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // isFirst tells whether the process is number 1 in a namespace of its own in the service's cgroup.
@@ -304,11 +348,12 @@ func (r *Runtime) Kill(s *plan.Service) error {
 // removeTimeout bounds what crun may take to remove a container, or a service would never be started again.
 const removeTimeout = 30 * time.Second
 
-// Remove takes away what is left of a container that has ended, and tells whether it ended for want of memory.
-func (r *Runtime) Remove(ctx context.Context, s *plan.Service) (outOfMem bool) {
+// Remove takes away what is left of a container that has ended, and tells in words for people if that was for want of
+// memory; "" if not.
+func (r *Runtime) Remove(ctx context.Context, s *plan.Service) (outOfMemory string) {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
-	outOfMem = outOfMemory(r.cgroupDir(s))
+	outOfMemory = r.outOfMemory(s)
 	os.Remove(filepath.Join(r.serviceDir(s), "pid"))
 	if _, err := os.Lstat(filepath.Join(r.config.Run, "crun", s.ID)); err == nil {
 		r.reaper.Run(ctx, reaper.Spec{
@@ -316,7 +361,8 @@ func (r *Runtime) Remove(ctx context.Context, s *plan.Service) (outOfMem bool) {
 			Env: []string{defaultPath},
 		})
 	}
-	return outOfMem
+	removeCgroup(ctx, r.cgroupDir(s)) // which is there still if crun was killed before it noted the container
+	return outOfMemory
 }
 
 // Pipe opens the pipe that carries the service's output; see servicelog.Pipe.
@@ -338,6 +384,7 @@ func (r *Runtime) writeBundle(s *plan.Service, network string) error {
 	module := r.moduleDir(s.Module)
 	at := places{
 		root: filepath.Join(module, "root"), hosts: filepath.Join(module, "hosts"), resolv: r.config.Resolv,
+		config: filepath.Join(r.config.Run, "config", s.Module.Name), secrets: filepath.Join(r.config.Run, "secrets", s.Module.Name),
 		network: network, volumes: map[string]string{},
 	}
 	for _, v := range s.Module.Volumes {

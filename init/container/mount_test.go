@@ -4,7 +4,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/iotest"
+
+	"allotment/image"
 )
 
 // tree makes a folder of files (content is the name) and folders (with a slash at the end).
@@ -90,20 +94,62 @@ func TestLastMessage(t *testing.T) {
 	}
 }
 
-func TestOutOfMemory(t *testing.T) {
-	for events, want := range map[string]bool{
-		"low 0\nhigh 0\nmax 12\noom 1\noom_kill 1\noom_group_kill 1\n": true,
-		"low 0\nhigh 0\nmax 12\noom 0\noom_kill 0\n":                   false,
+func TestOutOfMemoryNamesTheLimit(t *testing.T) {
+	s := service(t, func(m *image.Module) { m.Services[0].Memory = 48 })
+	const none = "low 0\nhigh 0\nmax 12\noom 0\noom_kill 0\n"
+	for _, c := range []struct{ killed, own, module, want string }{
+		{none, none, none, ""},
+		{none, none, "oom 1\n", ""},
+		{"oom 1\noom_kill 1\noom_group_kill 1\n", "max 1\noom 1\n", none, "web.page needed more than its 48 MiB of memory"},
+		{"oom_kill 1\n", none, "oom 3\n", "the services of web needed more than its 64 MiB of memory together"},
+		{"oom_kill 1\n", none, none, "the box ran out of memory"},
 	} {
-		dir := tree(t)
-		if err := os.WriteFile(filepath.Join(dir, "memory.events"), []byte(events), 0o600); err != nil {
-			t.Fatal(err)
+		root := t.TempDir()
+		r := New(Config{Cgroup: root}, nil)
+		for file, content := range map[string]string{
+			s.Cgroup + "/memory.events": c.killed, s.Cgroup + "/memory.events.local": c.own,
+			s.Module.Cgroup + "/memory.events.local": c.module,
+		} {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(root, file)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(root, file), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
-		if got := outOfMemory(dir); got != want {
-			t.Errorf("%q: %v", events, got)
+		if got := r.outOfMemory(s); got != c.want {
+			t.Errorf("%q %q %q: %q", c.killed, c.own, c.module, got)
 		}
 	}
-	if outOfMemory(t.TempDir()) {
-		t.Error("a cgroup that is gone counts as out of memory")
+	if got := New(Config{Cgroup: t.TempDir()}, nil).outOfMemory(s); got != "" {
+		t.Errorf("a cgroup that is gone: %q", got)
+	}
+}
+
+func TestShareDisks(t *testing.T) {
+	sys := tree(t, "vda/queue/scheduler", "vda/device/", "dm-0/queue/scheduler", "loop0/queue/")
+	if err := ShareDisks(sys); err != nil {
+		t.Fatal(err)
+	}
+	for disk, want := range map[string]string{"vda": "bfq", "dm-0": "dm-0/queue/scheduler"} {
+		if b, err := os.ReadFile(filepath.Join(sys, disk, "queue/scheduler")); err != nil || string(b) != want {
+			t.Errorf("%s: %q, %v", disk, b, err)
+		}
+	}
+}
+
+func TestLastLine(t *testing.T) {
+	long := strings.Repeat("x", 3*mostOutput)
+	for in, want := range map[string]string{
+		"":                "",
+		"one\ntwo\n\n":    "two",
+		"one":             "one",
+		long + "\nend":    "end",
+		long:              long[:mostOutput],
+		"not \xff text\n": "not ? text",
+	} {
+		if got := lastLine(iotest.OneByteReader(strings.NewReader(in))); got != want {
+			t.Errorf("%.20q: %.40q", in, got)
+		}
 	}
 }

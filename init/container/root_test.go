@@ -101,7 +101,8 @@ func owner(t *testing.T, path string) uint32 {
 
 func TestRootOfMappedLayers(t *testing.T) {
 	needRoot(t)
-	base, top := layer(t, "etc/passwd", "usr/bin/page", "proc/", "dev/"), layer(t, "srv/index.html", "etc/page.conf")
+	base, middle := layer(t, "etc/passwd", "usr/bin/page", "proc/", "dev/"), layer(t, "usr/bin/page", "usr/lib/runtime")
+	top := layer(t, "srv/index.html", "etc/page.conf")
 	children := reaper.New()
 	t.Cleanup(children.Close)
 	r := New(Config{Self: "/proc/self/exe", Run: t.TempDir(), Resolv: "/etc/resolv.conf"}, children)
@@ -116,11 +117,11 @@ func TestRootOfMappedLayers(t *testing.T) {
 			return err
 		}
 		defer userns.Close()
-		if err := r.mountRoot(m, []string{base, top}, userns); err != nil {
+		if err := r.mountRoot(m, []string{base, middle, top}, userns); err != nil {
 			return err
 		}
 		root := filepath.Join(r.moduleDir(m), "root")
-		for _, path := range []string{"etc/passwd", "srv/index.html"} {
+		for _, path := range []string{"etc/passwd", "usr/lib/runtime", "srv/index.html"} {
 			if b, err := os.ReadFile(filepath.Join(root, path)); err != nil || string(b) != path {
 				t.Errorf("%s holds %q, %v", path, b, err)
 			}

@@ -18,16 +18,22 @@ import (
 const (
 	openFiles   = 65536
 	tmpfsBytes  = 64 << 20 // of each in-memory folder; its pages count as the module's memory, too
-	oomScore    = 200      // containers go before the supervisor (-900) and the gateway (0)
 	defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// Where a service finds what was rendered for its module and the module's secrets.
+const (
+	configAt  = "/run/config"
+	secretsAt = "/run/secrets"
 )
 
 // maskedPaths hide what the kernel tells about the host; readonlyPaths are what even root in a container must not write.
 var (
 	maskedPaths = []string{
-		"/proc/acpi", "/proc/asound", "/proc/bus", "/proc/interrupts", "/proc/kallsyms", "/proc/kcore", "/proc/keys",
-		"/proc/key-users", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/sysrq-trigger", "/proc/timer_list",
-		"/proc/timer_stats", "/sys/firmware", "/sys/devices/virtual/powercap",
+		"/proc/acpi", "/proc/asound", "/proc/bus", "/proc/cmdline", "/proc/config.gz", "/proc/dynamic_debug", "/proc/interrupts",
+		"/proc/iomem", "/proc/ioports", "/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg",
+		"/proc/latency_stats", "/proc/modules", "/proc/sched_debug", "/proc/scsi", "/proc/slabinfo", "/proc/sysrq-trigger",
+		"/proc/timer_list", "/proc/timer_stats", "/proc/vmallocinfo", "/sys/devices/virtual/powercap", "/sys/firmware",
 	}
 	readonlyPaths = []string{"/proc/fs", "/proc/irq", "/proc/sys"}
 )
@@ -35,6 +41,7 @@ var (
 // places are the paths on the host that a service's container is made of.
 type places struct {
 	root, network, resolv, hosts string
+	config, secrets              string            // folders
 	volumes                      map[string]string // by the volume's name
 }
 
@@ -76,7 +83,7 @@ func newSpec(s *plan.Service, at places) (*specs.Spec, error) {
 }
 
 // socketFamilies are what services may make sockets of. For any other family the kernel would look for a module to load, as
-// root and outside the container's limits.
+// root and outside the container's limits. Of netlink there is what lists a service's own addresses, NETLINK_ROUTE.
 var socketFamilies = []uint64{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6, unix.AF_NETLINK}
 
 // narrowSockets replaces the default profile's rules for socket(2), which leave out just a few families.
@@ -85,10 +92,11 @@ func narrowSockets(rules []specs.LinuxSyscall) []specs.LinuxSyscall {
 		return len(r.Names) == 1 && r.Names[0] == "socket"
 	})
 	for _, family := range socketFamilies {
-		rules = append(rules, specs.LinuxSyscall{
-			Names: []string{"socket"}, Action: specs.ActAllow,
-			Args: []specs.LinuxSeccompArg{{Index: 0, Value: family, Op: specs.OpEqualTo}},
-		})
+		args := []specs.LinuxSeccompArg{{Index: 0, Value: family, Op: specs.OpEqualTo}}
+		if family == unix.AF_NETLINK {
+			args = append(args, specs.LinuxSeccompArg{Index: 2, Value: unix.NETLINK_ROUTE, Op: specs.OpEqualTo})
+		}
+		rules = append(rules, specs.LinuxSyscall{Names: []string{"socket"}, Action: specs.ActAllow, Args: args})
 	}
 	return rules
 }
@@ -101,7 +109,7 @@ func nativeArch() specs.Arch {
 }
 
 func newProcess(s *plan.Service) *specs.Process {
-	oom := oomScore
+	oom := s.Module.OOMScore
 	caps := s.Capabilities // an empty list drops all
 	return &specs.Process{
 		User:            specs.User{UID: s.UID, GID: s.GID, AdditionalGids: []uint32{}},
@@ -128,8 +136,8 @@ func newMounts(s *plan.Service, at places) []specs.Mount {
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts",
 			Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
 		inMemory("/dev/shm", 0, 0, "1777"),
-		readOnlyFile(at.resolv, "/etc/resolv.conf"),
-		readOnlyFile(at.hosts, "/etc/hosts"),
+		readOnly(at.resolv, "/etc/resolv.conf"),
+		readOnly(at.hosts, "/etc/hosts"),
 	}
 	for _, dir := range s.Tmpfs {
 		mode := "0755"
@@ -137,6 +145,13 @@ func newMounts(s *plan.Service, at places) []specs.Mount {
 			mode = "1777"
 		}
 		mounts = append(mounts, inMemory(dir, s.UID, s.GID, mode))
+	}
+	// After the folders in memory, since /run may be one.
+	if len(s.Module.Templates) > 0 {
+		mounts = append(mounts, readOnly(at.config, configAt))
+	}
+	if len(s.Module.Secrets) > 0 {
+		mounts = append(mounts, readOnly(at.secrets, secretsAt))
 	}
 	for _, v := range s.Module.Volumes {
 		mounts = append(mounts, specs.Mount{
@@ -154,16 +169,17 @@ func inMemory(dir string, uid, gid uint32, mode string) specs.Mount {
 	}}
 }
 
-func readOnlyFile(source, at string) specs.Mount {
+func readOnly(source, at string) specs.Mount {
 	return specs.Mount{Destination: at, Source: source, Type: "bind",
 		Options: []string{"bind", "ro", "nosuid", "nodev", "noexec"}}
 }
 
-// newResources bounds one service. Memory and processes of the module as a whole are bounded one level above.
+// newResources bounds one service. The module as a whole is bounded one level above. There is no memory.high: without swap
+// it only makes a service that needs too much crawl, and one that crawls is not restarted.
 func newResources(s *plan.Service) *specs.LinuxResources {
 	return &specs.LinuxResources{
 		Unified: map[string]string{
-			"memory.max":       strconv.FormatInt(s.Module.MemoryMax, 10),
+			"memory.max":       strconv.FormatInt(s.MemoryMax, 10),
 			"memory.swap.max":  "0",
 			"memory.oom.group": "1", // half a service is worse than none: it would not be restarted
 			"pids.max":         strconv.FormatInt(s.Module.PIDsMax, 10),

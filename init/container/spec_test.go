@@ -31,7 +31,10 @@ func service(t *testing.T, change func(*image.Module)) *plan.Service {
 	return p.Modules[0].Services[0]
 }
 
-var somewhere = places{root: "/r", network: "/n", resolv: "/resolv", hosts: "/hosts", volumes: map[string]string{"content": "/v"}}
+var somewhere = places{
+	root: "/r", network: "/n", resolv: "/resolv", hosts: "/hosts", config: "/config", secrets: "/secrets",
+	volumes: map[string]string{"content": "/v"},
+}
 
 // faults are the ways in which a container would have more rights than its module declares.
 func faults(s *specs.Spec) []string {
@@ -48,7 +51,7 @@ func faults(s *specs.Spec) []string {
 	check(s.Linux.UIDMappings[0].HostID >= plan.IDs && s.Linux.UIDMappings[0].Size == plan.IDs, "its ids are the host's")
 	check(s.Linux.GIDMappings[0] == s.Linux.UIDMappings[0], "its group ids are not those of its users")
 	check(s.Linux.Seccomp != nil && s.Linux.Seccomp.DefaultAction == specs.ActErrno, "it may use any system call")
-	check(s.Linux.Seccomp == nil || families(s.Linux.Seccomp) == "1 2 10 16", "it can have the kernel load socket families")
+	check(s.Linux.Seccomp == nil || families(s.Linux.Seccomp) == "1 2 10 16 of protocol 0", "it can have the kernel load socket families")
 	check(s.Linux.Resources.Unified["memory.swap.max"] == "0" && s.Linux.Resources.Unified["memory.max"] != "", "its memory has no bound")
 	check(s.Linux.Resources.Unified["pids.max"] != "", "its processes have no bound")
 	check(slices.Contains(s.Linux.MaskedPaths, "/proc/kcore") && slices.Contains(s.Linux.ReadonlyPaths, "/proc/sys"), "it sees the kernel")
@@ -67,6 +70,8 @@ func families(filter *specs.LinuxSeccomp) string {
 		case !slices.Contains(r.Names, "socket"):
 		case len(r.Args) == 1 && r.Args[0].Index == 0 && r.Args[0].Op == specs.OpEqualTo:
 			all = append(all, strconv.FormatUint(r.Args[0].Value, 10))
+		case len(r.Args) == 2 && r.Args[0].Value == 16 && r.Args[1] == specs.LinuxSeccompArg{Index: 2, Op: specs.OpEqualTo}:
+			all = append(all, "16 of protocol 0")
 		default:
 			return "others"
 		}
@@ -164,6 +169,68 @@ func TestMountsBelongToTheService(t *testing.T) {
 	} {
 		if got[at] != want {
 			t.Errorf("%s: %q", at, got[at])
+		}
+	}
+}
+
+func TestConfigAndSecretsLieOverFoldersInMemory(t *testing.T) {
+	order := func(change func(*image.Module)) (at []string) {
+		s, err := newSpec(service(t, change), somewhere)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range s.Mounts {
+			if strings.HasPrefix(m.Destination, "/run") {
+				at = append(at, m.Destination+" "+m.Source)
+			}
+			if m.Destination == configAt && !slices.Contains(m.Options, "ro") {
+				t.Error("a service could change what was rendered")
+			}
+		}
+		return at
+	}
+	got := order(func(m *image.Module) {
+		m.Services[0].Tmpfs = []string{"/run"}
+		m.Templates = []image.Template{{Name: "page.conf", User: "www-data"}}
+		m.Secrets = []image.Secret{{Name: "key", Kind: "hex", User: "www-data"}}
+	})
+	if want := []string{"/run tmpfs", "/run/config /config", "/run/secrets /secrets"}; !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got := order(func(m *image.Module) { m.Services[0].Tmpfs = nil }); got != nil {
+		t.Errorf("a module without templates and secrets has %q", got)
+	}
+}
+
+func TestLimitsAreThoseOfTheDeclaration(t *testing.T) {
+	s, err := newSpec(service(t, func(m *image.Module) { m.Services[0].Memory, m.OOM = 48, 700 }), somewhere)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Linux.Resources.Unified["memory.max"]; got != "50331648" {
+		t.Errorf("memory.max is %s", got)
+	}
+	if got := *s.Process.OOMScoreAdj; got != 700 {
+		t.Errorf("oom_score_adj is %d", got)
+	}
+}
+
+func TestMountPointsOfTasks(t *testing.T) {
+	m := service(t, func(m *image.Module) {
+		task := func(dir string) image.Task {
+			return image.Task{Command: []string{"/bin/x"}, User: "www-data", Tmpfs: []string{dir}}
+		}
+		step, dump := task("/c"), task("/d")
+		m.Volumes[0].Format = 1
+		m.Migrations = []image.Migration{{Task: task("/a"), Volume: "content", Format: 1}}
+		m.Repairs = []image.Repair{{Task: task("/b"), Name: "mend"}}
+		m.Journeys = []image.Journey{{Name: "read", Steps: []image.Step{{TCP: 80}, {Task: &step}}}}
+		m.Backup = &image.Backup{Dump: &dump}
+	}).Module
+	points := mountPoints(m)
+	for _, p := range []string{"/a/", "/b/", "/c/", "/d/", "/tmp/", "/run/page/"} {
+		if !slices.Contains(points, p) {
+			t.Errorf("there is no mount point %s in %q", p, points)
 		}
 	}
 }

@@ -79,10 +79,7 @@ func (j *serviceJob) kill(p *reaper.Process) {
 func (j *serviceJob) cleanup(ctx context.Context) string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.runtime.Remove(ctx, j.service) {
-		return "it needed more memory than its module may have"
-	}
-	return ""
+	return j.runtime.Remove(ctx, j.service)
 }
 
 // close ends the service's log.
