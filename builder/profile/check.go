@@ -35,7 +35,13 @@ func (d *document) format(n int) {
 func (d *document) filled(key, s string) {
 	if strings.TrimSpace(s) == "" {
 		d.missing(key, "")
-	} else if strings.ContainsAny(s, "\n\r\x00") {
+	}
+	d.line(key, s)
+}
+
+// line checks that a text is one line.
+func (d *document) line(key, s string) {
+	if strings.ContainsAny(s, "\n\r\x00") {
 		d.fault(key, "write it on one line", "%s has a line break", last(key))
 	}
 }
@@ -109,7 +115,7 @@ type once map[string]string
 
 // add notes that key names s, and a fault if another key has done so.
 func (o once) add(d *document, key, s string) {
-	if first, ok := o[s]; ok {
+	if first, ok := o[s]; ok && s != "" { // what is empty has been told to be missing
 		d.fault(key, "", "%q is named twice, first as %s", s, first)
 		return
 	}

@@ -6,27 +6,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"allotment/image"
 )
 
-// classes say how a volume is treated by backup, updates and moves.
-var classes = []string{"content", "config", "secret", "cache", "index", "federated"}
+var licenceForm = regexp.MustCompile(`^[A-Za-z0-9.+() -]+$`) // SPDX 2.3, annex D
 
-// signals are those that daemons are stopped by.
-var signals = []string{"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGKILL"}
-
-// capabilities are those of capabilities(7) that a service may ask for: none that reaches beyond its container.
-var capabilities = []string{
-	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_IPC_LOCK",
-	"CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID",
-	"CAP_SYS_CHROOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE",
-}
-
-var (
-	envForm     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=[^\x00]*$`)
-	httpForm    = regexp.MustCompile(`^:([0-9]{1,5})(/[!-~]*)$`)
-	licenceForm = regexp.MustCompile(`^[A-Za-z0-9.+() -]+$`) // SPDX 2.3, annex D
-)
-
+// checkModule checks a module by itself, and reads its templates; what it has to do with others, checkTogether checks.
+// Accounts are those of its tree; they are not known if a tree below has faults.
 func checkModule(d *document, m *ModuleSpec, folder string, a Accounts, known bool) {
 	d.format(m.Format)
 	if d.name("name", m.Name, nameForm) && m.Name != folder {
@@ -37,20 +24,23 @@ func checkModule(d *document, m *ModuleSpec, folder string, a Accounts, known bo
 	if !licenceForm.MatchString(m.Licence) {
 		d.fault("licence", "want an SPDX expression, such as BSD-2-Clause", "licence %q is not usable", m.Licence)
 	}
-	d.number("memory.max", m.Memory.Max, 1, maxDisk)
-	d.number("pids", m.PIDs, 0, 1<<15)
-	if m.HTTP != nil {
-		d.port("http.port", m.HTTP.Port)
-		if !strings.HasPrefix(m.HTTP.Path, "/") || path.Clean(m.HTTP.Path) != m.HTTP.Path {
-			d.fault("http.path", `want a path such as "/" or "/wiki"`, "path %q is not usable", m.HTTP.Path)
-		}
-	}
-	if len(m.Services) == 0 {
-		d.fault("service", "add a [[service]]", "a module needs at least one service")
+	checkLimits(d, m)
+	checkHTTP(d, m.HTTP)
+	d.choice("sso", orDefault(m.SSO, "none"), "none", "header", "oidc")
+	if m.HTTP == nil && m.SSO != "" && m.SSO != "none" {
+		d.fault("sso", "add [http] or leave sso out", "a module without web pages has no login for them")
 	}
 	c := moduleCheck{d: d, m: m, accounts: a, known: known}
-	c.volumes()
 	c.services()
+	c.volumes()
+	c.migrations()
+	checkNetworking(d, &m.Module)
+	checkForms(d, &m.Module)
+	c.secrets()
+	c.templates()
+	c.journeys()
+	c.backup()
+	c.repairs()
 }
 
 // moduleCheck checks the parts of one module.
@@ -61,6 +51,43 @@ type moduleCheck struct {
 	known    bool
 }
 
+func checkLimits(d *document, m *ModuleSpec) {
+	d.number("memory.max", m.Memory.Max, 1, maxDisk)
+	if m.Memory.Max > 0 {
+		d.number("memory.idle", m.Memory.Idle, 0, m.Memory.Max)
+		d.number("memory.typical", m.Memory.Typical, 0, m.Memory.Max)
+	}
+	d.number("cpu", m.CPU, 0, 10000)
+	d.number("io", m.IO, 0, 1000)
+	d.number("oom", m.OOM, 0, 1000)
+	d.number("pids", m.PIDs, 0, 1<<15)
+}
+
+func checkHTTP(d *document, h *image.HTTP) {
+	if h == nil {
+		return
+	}
+	d.port("http.port", h.Port)
+	d.prefix("http.path", h.Path)
+	if h.Strip && h.Path == "/" {
+		d.fault("http.strip", "leave it out", "path / has nothing to strip")
+	}
+	seen := once{h.Path: "http.path"}
+	for i, p := range h.Also {
+		d.prefix(item("http.also", i), p)
+		seen.add(d, item("http.also", i), p)
+	}
+}
+
+// prefix checks a prefix of URL paths.
+func (d *document) prefix(key, p string) {
+	if !prefixForm.MatchString(p) || path.Clean(p) != p {
+		d.fault(key, `want a path such as "/" or "/wiki"`, "path %q is not usable", p)
+	}
+}
+
+var prefixForm = regexp.MustCompile(`^/[A-Za-z0-9._~/-]*$`) // unreserved characters of RFC 3986
+
 // user checks that a user is one of the tree's.
 func (c *moduleCheck) user(key, name string) {
 	if _, ok := c.accounts.User(name); !ok && c.known {
@@ -68,84 +95,39 @@ func (c *moduleCheck) user(key, name string) {
 	}
 }
 
-func (c *moduleCheck) volumes() {
-	names, paths := once{}, once{}
-	for i, v := range c.m.Volumes {
-		key := item("volume", i)
-		c.d.name(key+".name", v.Name, nameForm)
-		names.add(c.d, key+".name", v.Name)
-		if c.mountPoint(key+".path", v.Path) {
-			paths.add(c.d, key+".path", v.Path)
-		}
-		for _, w := range c.m.Volumes[:i] {
-			if inside(v.Path, w.Path) || inside(w.Path, v.Path) {
-				c.d.fault(key+".path", "make them neighbours", "volume %q overlaps volume %q at %q", v.Name, w.Name, w.Path)
-			}
-		}
-		c.d.choice(key+".class", v.Class, classes...)
-		c.user(key+".user", v.User)
+// process checks what services and tasks have in common.
+func (c *moduleCheck) process(key string, t *image.Task) {
+	c.command(join(key, "command"), t.Command)
+	c.user(join(key, "user"), t.User)
+	c.environment(join(key, "env"), t.Env)
+	unique(c.d, join(key, "tmpfs"), t.Tmpfs)
+	for i, p := range t.Tmpfs {
+		c.tmpfs(item(join(key, "tmpfs"), i), p)
 	}
+	c.d.number(join(key, "timeout"), t.Timeout, 0, maxTime)
 }
 
-// inside tells whether p is below folder.
-func inside(p, folder string) bool { return strings.HasPrefix(p, folder+"/") }
+// maxTime is the longest time in seconds that tasks may take, and services to get ready.
+const maxTime = 3600
 
-// mountPoint checks a path that something is mounted at: not where the runtime has its own mounts.
-func (c *moduleCheck) mountPoint(key, p string) bool {
-	if !c.d.path(key, p) {
-		return false
+func (c *moduleCheck) command(key string, command []string) {
+	if len(command) == 0 {
+		c.d.missing(key, `write, for instance, command = ["/usr/sbin/nginx", "-e", "stderr"]`)
+		return
 	}
-	if strings.Contains(p, ":") {
-		c.d.fault(key, "", "%q has a colon, which overlayfs cannot have in paths", p)
-		return false
-	}
-	for _, taken := range []string{"/proc", "/sys", "/dev"} {
-		if p == taken || inside(p, taken) {
-			c.d.fault(key, "", "%q is the runtime's own", p)
-			return false
-		}
-	}
-	return true
+	c.d.path(item(key, 0), command[0])
 }
 
-func (c *moduleCheck) services() {
-	names := once{}
-	for i := range c.m.Services {
-		key := item("service", i)
-		s := &c.m.Services[i]
-		c.d.name(key+".name", s.Name, nameForm)
-		names.add(c.d, key+".name", s.Name)
-		if len(s.Command) == 0 {
-			c.d.missing(key+".command", `write, for instance, command = ["/usr/sbin/nginx", "-e", "stderr"]`)
-		} else {
-			c.d.path(key+".command[0]", s.Command[0])
-		}
-		c.user(key+".user", s.User)
-		c.environment(key, s.Env)
-		unique(c.d, key+".tmpfs", s.Tmpfs)
-		for j, p := range s.Tmpfs {
-			c.tmpfs(item(key+".tmpfs", j), p)
-		}
-		if s.Stop != "" {
-			c.d.choice(key+".stop", s.Stop, signals...)
-		}
-		for j, name := range s.Capabilities {
-			c.d.choice(item(key+".capabilities", j), name, capabilities...)
-		}
-		unique(c.d, key+".capabilities", s.Capabilities)
-		c.ready(key, i)
-	}
-	c.needs()
-}
+var envForm = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*=[^\x00]*$`)
 
 func (c *moduleCheck) environment(key string, env []string) {
 	seen := once{}
 	for i, e := range env {
 		if !envForm.MatchString(e) {
-			c.d.fault(item(key+".env", i), "want NAME=value", "environment variable %q is not usable", e)
+			c.d.fault(item(key, i), "want NAME=value", "environment variable %q is not usable", e)
 		}
 		name, _, _ := strings.Cut(e, "=")
-		seen.add(c.d, item(key+".env", i), name)
+		seen.add(c.d, item(key, i), name)
 	}
 }
 
@@ -161,66 +143,46 @@ func (c *moduleCheck) tmpfs(key, p string) {
 	}
 }
 
-func (c *moduleCheck) ready(service string, i int) {
-	r, key := c.m.Services[i].Ready, service+".ready"
-	if r == nil {
-		return
+// mountPoint checks a path that something is mounted at: not where the runtime has its own mounts.
+func (c *moduleCheck) mountPoint(key, p string) bool {
+	if !c.d.path(key, p) {
+		return false
 	}
-	if (r.TCP != 0) == (r.HTTP != "") {
-		c.d.fault(key, "give just one of tcp and http", "a check asks one question")
-		return
+	if strings.Contains(p, ":") {
+		c.d.fault(key, "", "%q has a colon, which overlayfs cannot have in paths", p)
+		return false
 	}
-	if r.TCP != 0 {
-		c.d.port(key+".tcp", r.TCP)
-	} else if m := httpForm.FindStringSubmatch(r.HTTP); m == nil {
-		c.d.fault(key+".http", `want port and path, such as ":8080/"`, "check %q is not usable", r.HTTP)
-	} else {
-		var port int
-		fmt.Sscan(m[1], &port) // digits alone, by the pattern
-		c.d.port(key+".http", port)
+	for _, taken := range []string{"/proc", "/sys", "/dev", "/run/config", "/run/secrets"} {
+		if p == taken || inside(p, taken) {
+			c.d.fault(key, "", "%q is the runtime's own", p)
+			return false
+		}
 	}
-	c.d.number(key+".timeout", r.Timeout, 0, 3600)
+	return true
 }
 
-// needs checks that services need only services of the module, and not each other in a circle.
-func (c *moduleCheck) needs() {
-	needs := map[string][]string{}
-	var names []string
-	for _, s := range c.m.Services {
-		needs[s.Name] = s.Needs
-		names = append(names, s.Name)
-	}
-	for i, s := range c.m.Services {
-		for j, n := range s.Needs {
-			if !slices.Contains(names, n) {
-				c.d.fault(item(item("service", i, "needs"), j), oneOf(n, names), "no service %q in this module", n)
-			}
-		}
-		if way := circle(s.Name, needs); way != nil && slices.Min(way) == s.Name {
-			c.d.fault(item("service", i, "needs"), "take one of them out", "services need each other in a circle: %s",
-				strings.Join(append(way, s.Name), " -> "))
-		}
-	}
+// inside tells whether p is below folder.
+func inside(p, folder string) bool { return strings.HasPrefix(p, folder+"/") }
+
+// serviceNames are the names of the module's services.
+func serviceNames(m *image.Module) []string {
+	return names(m.Services, func(s image.Service) string { return s.Name })
 }
 
-// circle returns a way along needs that leads from a service back to it, or nil.
-func circle(start string, needs map[string][]string) []string {
-	seen := map[string]bool{}
-	var walk func(at string, way []string) []string
-	walk = func(at string, way []string) []string {
-		way = append(slices.Clone(way), at)
-		for _, n := range needs[at] {
-			if n == start {
-				return way
-			}
-			if !seen[n] {
-				seen[n] = true
-				if found := walk(n, way); found != nil {
-					return found
-				}
-			}
-		}
-		return nil
+// names are the names of the elements of a list.
+func names[T any](all []T, name func(T) string) []string {
+	out := make([]string, len(all))
+	for i, x := range all {
+		out[i] = name(x)
 	}
-	return walk(start, nil)
+	return out
+}
+
+// known checks that a word names an element of a list of the module.
+func (d *document) known(key, what, word string, all []string) bool {
+	if slices.Contains(all, word) {
+		return true
+	}
+	d.fault(key, oneOf(word, all), "no %s %q in this module", what, word)
+	return false
 }

@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -59,6 +60,24 @@ func checkProfile(d *document, p *Profile) {
 	for key, u := range map[string]string{"mirror": p.Debian.Mirror, "security": p.Debian.Security, "snapshot": p.Debian.Snapshot} {
 		checkURL(d, "debian."+key, u)
 	}
+	for key, err := range p.Organisation.Check() {
+		if key == "name" && p.Organisation.Name == "" {
+			continue // nor has it a title, which is told
+		}
+		d.fault("organisation."+key, "", "the organisation's %s %v", key, err)
+	}
+	if p.Developer && p.Channel == "stable" {
+		d.fault("developer", `write channel = "candidate" or leave it out`, "an image for developers is never for members")
+	}
+}
+
+// defaults fills in what an organisation has not said of itself.
+func (p *Profile) defaults() {
+	o := &p.Organisation
+	o.Name = cmp.Or(o.Name, p.Title)
+	o.Domain = cmp.Or(o.Domain, "allotment.internal")
+	o.Language = cmp.Or(o.Language, "en")
+	o.TimeZone = cmp.Or(o.TimeZone, "Etc/UTC")
 }
 
 var hostForm = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)*[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)

@@ -20,6 +20,7 @@ type document struct {
 	text   []byte
 	spans  map[string]span
 	faults Faults
+	beside []*document // templates that it names
 }
 
 // span is where a key stands in the text.
@@ -143,9 +144,20 @@ func (d *document) fault(key, remedy, format string, args ...any) {
 	if r.Length == 0 {
 		r = s.key
 	}
-	line := 1 + bytes.Count(d.text[:r.Offset], []byte("\n"))
-	col := int(r.Offset) - bytes.LastIndexByte(d.text[:r.Offset], '\n')
+	line, col := d.place(int(r.Offset))
 	d.add(line, col, int(r.Length), fmt.Sprintf(format, args...), remedy)
+}
+
+// at notes a fault at an offset in bytes.
+func (d *document) at(offset int, remedy, format string, args ...any) {
+	line, col := d.place(offset)
+	d.add(line, col, 0, fmt.Sprintf(format, args...), remedy)
+}
+
+// place is the line and column, from 1, of an offset.
+func (d *document) place(offset int) (line, col int) {
+	before := d.text[:offset]
+	return 1 + bytes.Count(before, []byte("\n")), offset - bytes.LastIndexByte(before, '\n')
 }
 
 // add notes a fault at a place. With no width known the word there is underlined.
@@ -161,14 +173,18 @@ func (d *document) add(line, col, width int, message, remedy string) {
 	d.faults = append(d.faults, f)
 }
 
-var word = regexp.MustCompile(`^[A-Za-z0-9_-]*`)
+var word = regexp.MustCompile(`^["$.]*[A-Za-z0-9_-]*"?`)
 
-// sorted returns the faults by their place.
+// sorted returns the faults by their place, then those of the templates.
 func (d *document) sorted() Faults {
 	slices.SortFunc(d.faults, func(a, b *Fault) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col), cmp.Compare(a.Message, b.Message))
 	})
-	return d.faults
+	all := d.faults
+	for _, b := range d.beside {
+		all = append(all, b.sorted()...)
+	}
+	return all
 }
 
 // unknown notes a key that the format does not have.

@@ -14,43 +14,37 @@ import (
 // Load reads the profile at path with every tree and module that it needs, from the source folder that holds the folder
 // of the profile: trees/*.toml and modules/NAME/module.toml. Its error is a Faults with all that is wrong.
 func Load(path string) (*Profile, error) {
-	l := loader{source: filepath.Join(filepath.Dir(path), ".."), reading: map[string]bool{}}
+	l := newLoader(filepath.Join(filepath.Dir(path), ".."))
 	p := l.profile(path)
-	if len(l.faults) > 0 {
-		return nil, l.faults
-	}
-	if l.err != nil {
-		return nil, l.err
+	if err := l.result(); err != nil {
+		return nil, err
 	}
 	return p, nil
 }
 
-// ReadModule reads dir/module.toml and what it is built on, in the source folder two levels above. Its error is as that
-// of Load.
+// ReadModule reads dir/module.toml, what it is built on and the modules beside it, in the source folder two levels above.
+// Its error is as that of Load.
 func ReadModule(dir string) (*ModuleSpec, error) {
-	l := loader{source: filepath.Join(dir, "..", ".."), reading: map[string]bool{}}
-	m := l.module(filepath.Join(dir, "module.toml"), map[string]*Tree{})
-	if len(l.faults) > 0 {
-		return nil, l.faults
+	l := newLoader(filepath.Join(dir, "..", ".."))
+	d, m := l.module(filepath.Join(dir, "module.toml"), map[string]*Tree{})
+	if m != nil {
+		checkTogether([]declared{{d, m}}, l.beside(m))
 	}
-	if l.err != nil {
-		return nil, l.err
+	if err := l.result(); err != nil {
+		return nil, err
 	}
 	return m, nil
 }
 
 // ReadTrees reads the named trees of a source folder, with the trees that they lie on. Its error is as that of Load.
 func ReadTrees(source string, names ...string) (map[string]*Tree, error) {
-	l := loader{source: source, reading: map[string]bool{}}
+	l := newLoader(source)
 	trees := map[string]*Tree{}
 	for _, n := range names {
 		l.tree(n, trees)
 	}
-	if len(l.faults) > 0 {
-		return nil, l.faults
-	}
-	if l.err != nil {
-		return nil, l.err
+	if err := l.result(); err != nil {
+		return nil, err
 	}
 	return trees, nil
 }
@@ -59,14 +53,29 @@ func ReadTrees(source string, names ...string) (map[string]*Tree, error) {
 type loader struct {
 	source  string
 	reading map[string]bool // trees under way, to find those that lie on themselves
-	faults  Faults
+	docs    []*document
 	err     error // the first file that could not be read
 }
 
-// done keeps a document's faults and tells whether there were none.
-func (l *loader) done(d *document) bool {
-	l.faults = append(l.faults, d.sorted()...)
-	return len(d.faults) == 0
+func newLoader(source string) *loader { return &loader{source: source, reading: map[string]bool{}} }
+
+// decode is as the function of this name; the document's faults are part of the result.
+func (l *loader) decode(path string, text []byte, v any) (*document, bool) {
+	d, ok := decode(path, text, v)
+	l.docs = append(l.docs, d)
+	return d, ok
+}
+
+// result is all that is wrong, in the order in which the files were read.
+func (l *loader) result() error {
+	var all Faults
+	for _, d := range l.docs {
+		all = append(all, d.sorted()...)
+	}
+	if len(all) > 0 {
+		return all
+	}
+	return l.err
 }
 
 func (l *loader) read(path string) ([]byte, bool) {
@@ -87,43 +96,61 @@ func (l *loader) profile(path string) *Profile {
 		return nil
 	}
 	p := &Profile{File: path, Trees: map[string]*Tree{}}
-	d, ok := decode(path, text, p)
-	if ok {
-		checkProfile(d, p)
-		l.moduleNames(d, p)
-	}
-	if !l.done(d) && !ok {
+	d, ok := l.decode(path, text, p)
+	if !ok {
 		return nil
+	}
+	p.defaults()
+	checkProfile(d, p)
+	n := &neighbours{profile: path, modules: map[string]*ModuleSpec{}, there: l.modules()}
+	for i, name := range p.ModuleNames {
+		if !slices.Contains(n.there, name) {
+			d.fault(item("modules", i), oneOf(name, n.there), "no module %q", name)
+		}
 	}
 	for _, name := range []string{"boot", "root", "debian-base"} {
 		l.tree(name, p.Trees)
 	}
+	var all []declared
 	for _, name := range p.ModuleNames {
-		file := filepath.Join(l.source, "modules", name, "module.toml")
-		if _, err := os.Stat(file); err != nil {
-			continue // moduleNames has said so
+		if _, ok := n.modules[name]; ok || !slices.Contains(n.there, name) {
+			continue // told already
 		}
-		if m := l.module(file, p.Trees); m != nil {
+		d, m := l.module(filepath.Join(l.source, "modules", name, "module.toml"), p.Trees)
+		n.modules[name] = m
+		if m != nil {
+			all = append(all, declared{d, m})
 			p.Modules = append(p.Modules, m)
-			p.Trees[m.Name] = &m.Tree
+			p.Trees[name] = &m.Tree
 		}
 	}
+	checkTogether(all, n)
+	checkSettings(d, p, n)
 	return p
 }
 
-// moduleNames checks that every module that a profile names exists.
-func (l *loader) moduleNames(d *document, p *Profile) {
-	var there []string
-	for _, n := range l.names("modules", "") {
-		if _, err := os.Stat(filepath.Join(l.source, "modules", n, "module.toml")); err == nil {
-			there = append(there, n)
+// modules are the names of all modules of the source folder.
+func (l *loader) modules() []string {
+	return slices.DeleteFunc(l.names("modules", ""), func(name string) bool {
+		_, err := os.Stat(filepath.Join(l.source, "modules", name, "module.toml"))
+		return err != nil
+	})
+}
+
+// beside reads the modules beside one that is checked by itself, without a word of what is wrong with them.
+func (l *loader) beside(m *ModuleSpec) *neighbours {
+	n := &neighbours{modules: map[string]*ModuleSpec{}, there: l.modules()}
+	for _, name := range n.there {
+		path := filepath.Join(l.source, "modules", name, "module.toml")
+		text, err := os.ReadFile(path)
+		other := &ModuleSpec{}
+		if _, ok := decode(path, text, other); err != nil || !ok {
+			other = nil
 		}
+		n.modules[name] = other
 	}
-	for i, n := range p.ModuleNames {
-		if !slices.Contains(there, n) {
-			d.fault(fmt.Sprintf("modules[%d]", i), oneOf(n, there), "no module %q", n)
-		}
-	}
+	n.modules[m.Name] = m
+	return n
 }
 
 // names lists what a folder of the source holds, without the ending that is asked for.
@@ -152,12 +179,12 @@ func (l *loader) tree(name string, trees map[string]*Tree) *Tree {
 		return nil
 	}
 	t := &Tree{Name: name, Dir: filepath.Join(l.source, "trees")}
-	d, ok := decode(path, text, t)
+	d, ok := l.decode(path, text, t)
 	if ok {
 		accounts, known := l.base(d, "", t, trees)
 		checkTree(d, "", t, accounts, known)
 	}
-	if !l.done(d) {
+	if len(d.faults) > 0 {
 		return nil
 	}
 	trees[name] = t
@@ -199,30 +226,28 @@ func accountsOf(name string, trees map[string]*Tree) (Accounts, error) {
 	return below.With(t), err
 }
 
-// module reads a module.toml, and the trees below its own into trees. It returns nil if that failed.
-func (l *loader) module(path string, trees map[string]*Tree) *ModuleSpec {
+// module reads a module.toml, and the trees below its own into trees. The module is nil if it could not be read at all.
+func (l *loader) module(path string, trees map[string]*Tree) (*document, *ModuleSpec) {
 	text, ok := l.read(path)
 	if !ok {
-		return nil
+		return nil, nil
 	}
 	m := &ModuleSpec{File: path}
-	d, ok := decode(path, text, m)
-	if ok {
-		name := filepath.Base(filepath.Dir(path))
-		m.Tree.Name, m.Tree.Dir = name, filepath.Dir(path)
-		accounts, known := l.base(d, "tree", &m.Tree, trees)
-		checkTree(d, "tree", &m.Tree, accounts, known)
-		checkModule(d, m, name, accounts, known)
-		if slices.Contains(l.names("trees", ".toml"), name) {
-			d.fault("name", "call the module something else", "a tree is called %q too", name)
-		}
-		m.Users = accounts.ImageUsers()
-		m.Importance = orDefault(m.Importance, "normal")
+	d, ok := l.decode(path, text, m)
+	if !ok {
+		return d, nil
 	}
-	if !l.done(d) {
-		return nil
+	name := filepath.Base(filepath.Dir(path))
+	m.Tree.Name, m.Tree.Dir = name, filepath.Dir(path)
+	accounts, known := l.base(d, "tree", &m.Tree, trees)
+	checkTree(d, "tree", &m.Tree, accounts, known)
+	checkModule(d, m, name, accounts, known)
+	if slices.Contains(l.names("trees", ".toml"), name) {
+		d.fault("name", "call the module something else", "a tree is called %q too", name)
 	}
-	return m
+	m.Users = accounts.ImageUsers()
+	m.Importance = orDefault(m.Importance, "normal")
+	return d, m
 }
 
 func orDefault(s, def string) string {

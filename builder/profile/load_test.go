@@ -176,8 +176,11 @@ func FuzzDecode(f *testing.F) {
 			checkTree(docs[1], "", &tr, Accounts{}.With(&tr), true)
 		}
 		if ok[2] {
+			m.Tree.Dir = "testdata/none"
 			checkTree(docs[2], "tree", &m.Tree, Accounts{}.With(&m.Tree), true)
 			checkModule(docs[2], &m, "web", Accounts{}.With(&m.Tree), true)
+			all := []declared{{docs[2], &m}}
+			checkTogether(all, &neighbours{profile: "p", modules: map[string]*ModuleSpec{m.Name: &m}})
 		}
 		for i, d := range docs {
 			if !ok[i] && len(d.faults) == 0 {
