@@ -19,10 +19,11 @@ const (
 	btrfsCreateSubvolume = 0x5000940e // BTRFS_IOC_SUBVOL_CREATE
 )
 
-// Flags of linux/fs.h: FS_IMMUTABLE_FL, and FS_VERITY_FL, which can be read but not set.
+// Flags of linux/fs.h: FS_IMMUTABLE_FL, FS_NOCOW_FL, and FS_VERITY_FL, which can be read but not set.
 const (
 	immutableFlag = 0x10
 	verityFlag    = 0x100000
+	noCOWFlag     = 0x800000
 )
 
 // btrfsArgs is struct btrfs_ioctl_vol_args.
@@ -84,14 +85,20 @@ func measureVerity(path string) (image.Digest, error) {
 
 // setImmutable sets or clears the flag by which the kernel refuses every change of a file. Btrfs would let truncate(2)
 // spoil a file with fs-verity without it.
-func setImmutable(path string, on bool) error {
+func setImmutable(path string, on bool) error { return setFlag(path, immutableFlag, on) }
+
+// setNoCOW sets or clears the flag by which new files of a folder are written in place: without compression, checksums and
+// copies. Files that are there already stay as they are.
+func setNoCOW(path string, on bool) error { return setFlag(path, noCOWFlag, on) }
+
+func setFlag(path string, flag int32, on bool) error {
 	var flags int32
 	if err := ioctl(path, "get flags", unix.FS_IOC_GETFLAGS, unsafe.Pointer(&flags)); err != nil {
 		return err
 	}
-	want := flags &^ immutableFlag
+	want := flags &^ flag
 	if on {
-		want = flags | immutableFlag
+		want = flags | flag
 	}
 	if want == flags {
 		return nil

@@ -70,6 +70,9 @@ func (s *Store) fill(ctx context.Context) error {
 			return fmt.Errorf("cannot lay out the state: %w", err)
 		}
 	}
+	if err := enableQuota(s.Root); err != nil {
+		return fmt.Errorf("cannot count what volumes take: %w", err)
+	}
 	if err := s.checkLayers(ctx); err != nil {
 		return err
 	}
@@ -89,6 +92,9 @@ func (s *Store) fill(ctx context.Context) error {
 	if err := resizeMax(s.Root); err != nil {
 		return fmt.Errorf("cannot grow the state's file system: %w", err)
 	}
+	if err := s.limitVolumes(); err != nil {
+		return fmt.Errorf("cannot keep room for the system itself: %w", err)
+	}
 	return nil
 }
 
@@ -98,34 +104,4 @@ func (s *Store) Close() error {
 		return fmt.Errorf("cannot unmount the state: %w", err)
 	}
 	return nil
-}
-
-// Volume returns the folder of a module's volume. A new one is a subvolume owned by uid and gid, with mode 0750: it
-// appears whole or not at all.
-func (s *Store) Volume(module, name string, uid, gid int) (string, error) {
-	dir := filepath.Join(s.Root, "volumes", module)
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return path, err
-	}
-	fail := func(err error) (string, error) {
-		return "", fmt.Errorf("cannot make volume %q of module %q: %w", name, module, err)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fail(err)
-	}
-	tmp := filepath.Join(dir, "."+name+".new") // may be left from a cut
-	if err := createSubvolume(tmp); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fail(err)
-	}
-	if err := os.Chmod(tmp, 0o750); err != nil {
-		return fail(err)
-	}
-	if err := os.Chown(tmp, uid, gid); err != nil {
-		return fail(err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return fail(err)
-	}
-	return path, nil
 }

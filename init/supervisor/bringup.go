@@ -109,7 +109,7 @@ func (s *Supervisor) prepare(state State, m *plan.Module) ([]string, error) {
 		from.Layers = append(from.Layers, file)
 	}
 	for _, v := range m.Volumes {
-		if from.Volumes[v.Name], err = state.Volume(m.Name, v.Name, int(v.UID), int(v.GID)); err != nil {
+		if from.Volumes[v.Name], err = state.Volume(m.Name, v); err != nil {
 			return nil, err
 		}
 	}

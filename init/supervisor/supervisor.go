@@ -35,8 +35,8 @@ const (
 type State interface {
 	// Layer returns the file of a layer, whose digest was checked.
 	Layer(d image.Digest) (string, error)
-	// Volume returns the folder of a module's volume; a new one belongs to uid and gid.
-	Volume(module, name string, uid, gid int) (string, error)
+	// Volume returns the folder of a module's volume, with its limits set.
+	Volume(module string, v plan.Volume) (string, error)
 	Close() error
 }
 

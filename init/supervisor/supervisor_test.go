@@ -291,6 +291,6 @@ func TestResetsAreBounded(t *testing.T) {
 // openState is a state partition that is there.
 type openState struct{}
 
-func (openState) Layer(image.Digest) (string, error)              { return "", nil }
-func (openState) Volume(string, string, int, int) (string, error) { return "", nil }
-func (openState) Close() error                                    { return nil }
+func (openState) Layer(image.Digest) (string, error)         { return "", nil }
+func (openState) Volume(string, plan.Volume) (string, error) { return "", nil }
+func (openState) Close() error                               { return nil }
