@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/iotest"
 
 	"allotment/image"
 )
@@ -148,8 +147,13 @@ func TestLastLine(t *testing.T) {
 		long:              long[:mostOutput],
 		"not \xff text\n": "not ? text",
 	} {
-		if got := lastLine(iotest.OneByteReader(strings.NewReader(in))); got != want {
-			t.Errorf("%.20q: %.40q", in, got)
+		var byByte, atOnce tail
+		for i := range len(in) {
+			byByte.Write([]byte{in[i]})
+		}
+		atOnce.Write([]byte(in))
+		if byByte.line() != want || atOnce.line() != want {
+			t.Errorf("%.20q: %.40q, and all at once %.40q", in, byByte.line(), atOnce.line())
 		}
 	}
 }

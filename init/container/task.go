@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -50,30 +51,34 @@ func (r *Runtime) Run(ctx context.Context, s *plan.Service, network string, outp
 }
 
 const (
-	checkGroup = "check"         // cgroup below the service's in which commands of Exec run
 	mostOutput = 4 << 10         // bytes of a command's output that Exec keeps
-	execGiveUp = 5 * time.Second // until Exec no longer waits for a command that it killed
+	execGiveUp = 5 * time.Second // for what a command has started to end by force
 )
 
 // Exec runs a command in the service's running container, with the service's user and rights and no more, until it ends or
 // ctx does. It returns nil if the command ended with status 0, and otherwise an error with the last line that it wrote.
-// One command of a service can run at a time.
 func (r *Runtime) Exec(ctx context.Context, s *plan.Service, command []string) error {
-	process := newProcess(s)
-	process.Args = command
-	b, err := json.Marshal(process)
+	var last tail
+	err := r.ExecTo(ctx, s, command, &last)
+	if line := last.line(); err != nil && line != "" {
+		return fmt.Errorf("%w: %s", err, line)
+	}
+	return err
+}
+
+// ExecTo is as Exec, but what the command prints goes to output. The error wraps a *reaper.ExitError if the command ended
+// with another status than 0. Whatever the command has started ends with it.
+func (r *Runtime) ExecTo(ctx context.Context, s *plan.Service, command []string, output io.Writer) error {
+	group, err := os.MkdirTemp(r.cgroupDir(s), "exec-")
 	if err != nil {
-		return err
-	}
-	file := filepath.Join(r.serviceDir(s), "exec.json")
-	if err := os.WriteFile(file, b, 0o644); err != nil {
-		return fmt.Errorf("cannot run a command in %q: %w", s.ID, err)
-	}
-	group := filepath.Join(r.cgroupDir(s), checkGroup)
-	if err := os.Mkdir(group, 0o755); err != nil && !os.IsExist(err) {
 		return fmt.Errorf("cannot run a command in %q: %w", s.ID, err)
 	}
 	defer endGroup(group)
+	file, err := r.writeProcess(s, command)
+	if err != nil {
+		return fmt.Errorf("cannot run a command in %q: %w", s.ID, err)
+	}
+	defer os.Remove(file)
 	out, outW, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("cannot run a command in %q: %w", s.ID, err)
@@ -81,47 +86,70 @@ func (r *Runtime) Exec(ctx context.Context, s *plan.Service, command []string) e
 	defer out.Close()
 	p, err := r.reaper.Start(reaper.Spec{
 		Path: r.config.Crun,
-		Args: append(r.crunArgs("/dev/null"), "exec", "--cgroup", checkGroup, "--process", file, s.ID),
+		Args: append(r.crunArgs("/dev/null"), "exec", "--cgroup", filepath.Base(group), "--process", file, s.ID),
 		Env:  []string{defaultPath}, Stdout: outW, Stderr: outW,
 	})
 	outW.Close()
 	if err != nil {
 		return err
 	}
-	said := make(chan string, 1)
-	go func() { said <- lastLine(out) }()
+	copied := make(chan struct{})
+	go func() {
+		io.Copy(output, out)
+		close(copied)
+	}()
+	defer func() {
+		out.SetReadDeadline(time.Now().Add(execGiveUp)) // something that the command has started may hold the pipe
+		endGroup(group)
+		<-copied
+	}()
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
 		p.Signal(unix.SIGKILL)
 		return fmt.Errorf("the command %q does not end: %w", command[0], ctx.Err())
 	}
-	if p.Err() == nil {
-		return nil
+	if err := p.Err(); err != nil {
+		return fmt.Errorf("the command %q failed: %w", command[0], err)
 	}
-	out.SetReadDeadline(time.Now().Add(execGiveUp)) // something that the command has started may hold the pipe
-	return fmt.Errorf("the command %q failed: %w: %s", command[0], p.Err(), <-said)
+	return nil
+}
+
+// writeProcess writes a process of the service with another command in the form that crun takes.
+func (r *Runtime) writeProcess(s *plan.Service, command []string) (string, error) {
+	process := newProcess(s)
+	process.Args = command
+	b, err := json.Marshal(process)
+	if err != nil {
+		return "", err
+	}
+	f, err := os.CreateTemp(r.serviceDir(s), "exec-*.json")
+	if err != nil {
+		return "", err
+	}
+	_, err = f.Write(b)
+	return f.Name(), errors.Join(err, f.Close())
 }
 
 // endGroup ends all that a command has started.
 func endGroup(dir string) {
 	ctx, cancel := context.WithTimeout(context.Background(), execGiveUp)
 	defer cancel()
-	_ = removeCgroup(ctx, dir) // or the next command finds it, and the service's end takes it away
+	_ = removeCgroup(ctx, dir) // or the service's end takes it away
 }
 
-// lastLine reads to the end, keeps the last few KiB, and returns the last line that is not empty.
-func lastLine(from io.Reader) string {
-	var kept []byte
-	buf := make([]byte, mostOutput)
-	for {
-		n, err := from.Read(buf)
-		kept = append(kept, buf[:n]...)
-		kept = kept[max(0, len(kept)-mostOutput):]
-		if err != nil {
-			break
-		}
-	}
-	kept = bytes.TrimSpace(kept)
-	return strings.ToValidUTF8(string(kept[bytes.LastIndexByte(kept, '\n')+1:]), "?")
+// tail is a writer that keeps the last few KiB.
+type tail struct{ kept []byte }
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.kept = append(t.kept, p[max(0, len(p)-mostOutput):]...)
+	t.kept = t.kept[max(0, len(t.kept)-mostOutput):]
+	return len(p), nil
+}
+
+// line is the last line that is not empty.
+func (t *tail) line() string {
+	text := bytes.TrimSpace(t.kept)
+	return strings.ToValidUTF8(string(text[bytes.LastIndexByte(text, '\n')+1:]), "?")
 }
