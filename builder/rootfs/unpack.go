@@ -43,6 +43,11 @@ func ReadTar(ctx context.Context, name string) (*Tree, error) {
 }
 
 func (t *Tree) addTar(ctx context.Context, name, from string) error {
+	return eachMember(ctx, name, func(h *tar.Header, c Content) error { return t.addHeader(h, c, from) })
+}
+
+// eachMember calls do for each member of an uncompressed tar file, with its content by reference.
+func eachMember(ctx context.Context, name string, do func(*tar.Header, Content) error) error {
 	f, err := os.Open(name)
 	if err != nil {
 		return err
@@ -70,7 +75,7 @@ func (t *Tree) addTar(ctx context.Context, name, from string) error {
 		if h.Typeflag == tar.TypeReg && h.Size > st.Size()-offset {
 			return fmt.Errorf("cannot read %q: %w", h.Name, io.ErrUnexpectedEOF)
 		}
-		if err := t.addHeader(h, Content{File: name, Offset: offset, Size: h.Size}, from); err != nil {
+		if err := do(h, Content{File: name, Offset: offset, Size: h.Size}); err != nil {
 			return err
 		}
 	}
@@ -78,41 +83,56 @@ func (t *Tree) addTar(ctx context.Context, name, from string) error {
 
 // addHeader adds one member of a tar file.
 func (t *Tree) addHeader(h *tar.Header, c Content, from string) error {
-	if slices.Contains(split(h.Name), "..") || strings.ContainsRune(h.Name, 0) {
-		return fmt.Errorf("cannot use member %q: it leaves the tree", h.Name)
-	}
-	p, err := t.locate(path.Clean("/" + h.Name))
+	p, n, err := t.member(h, c, from)
 	if err != nil {
 		return err
 	}
+	if n.Type == tar.TypeDir {
+		return t.addDir(p, n)
+	}
+	return t.addNode(p, n)
+}
+
+// member returns the path that a member of a tar file has in the tree, and its node: that of another path for a hard link.
+func (t *Tree) member(h *tar.Header, c Content, from string) (string, *Node, error) {
+	p, err := t.memberPath(h.Name)
+	if err != nil {
+		return "", nil, err
+	}
 	for k := range h.PAXRecords {
 		if strings.HasPrefix(k, "GNU.sparse.") { // what lies in the archive is not what the file holds
-			return fmt.Errorf("cannot use member %q: it is stored as a sparse file", h.Name)
+			return "", nil, fmt.Errorf("cannot use member %q: it is stored as a sparse file", h.Name)
 		}
 	}
 	n := &Node{Type: h.Typeflag, Mode: h.Mode & 0o7777, UID: h.Uid, GID: h.Gid, Xattrs: xattrs(h), From: from}
 	switch h.Typeflag {
-	case tar.TypeDir:
-		return t.addDir(p, n)
 	case tar.TypeReg:
 		n.Content = c
 	case tar.TypeSymlink:
 		n.Target, n.Mode = h.Linkname, 0o777
 	case tar.TypeLink:
-		target, err := t.locate(path.Clean("/" + h.Linkname))
+		target, err := t.memberPath(h.Linkname)
 		if err != nil {
-			return err
+			return "", nil, err
 		}
 		if n = t.nodes[target]; n == nil || n.Type == tar.TypeDir {
-			return fmt.Errorf("cannot link %q to %q: no such file", h.Name, h.Linkname)
+			return "", nil, fmt.Errorf("cannot link %q to %q: no such file", h.Name, h.Linkname)
 		}
 	case tar.TypeChar, tar.TypeBlock:
 		n.Major, n.Minor = h.Devmajor, h.Devminor
-	case tar.TypeFifo:
+	case tar.TypeDir, tar.TypeFifo:
 	default:
-		return fmt.Errorf("cannot use member %q of type %q", h.Name, h.Typeflag)
+		return "", nil, fmt.Errorf("cannot use member %q of type %q", h.Name, h.Typeflag)
 	}
-	return t.addNode(p, n)
+	return p, n, nil
+}
+
+// memberPath is where a member of a tar file lies in the tree; links in the folders above it are followed.
+func (t *Tree) memberPath(name string) (string, error) {
+	if slices.Contains(split(name), "..") || strings.ContainsRune(name, 0) {
+		return "", fmt.Errorf("cannot use member %q: it leaves the tree", name)
+	}
+	return t.locate(path.Clean("/" + name))
 }
 
 // addDir adds a folder where there is none, nor a link to one.

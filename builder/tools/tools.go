@@ -55,6 +55,11 @@ func OpenSolver(ctx context.Context, c cache.Dir, f Fetcher, to progress.Reporte
 	return open(ctx, c, f, to, "solver")
 }
 
+// OpenRegistry returns the small tool root that holds skopeo, which fetches images and judges their signatures.
+func OpenRegistry(ctx context.Context, c cache.Dir, f Fetcher, to progress.Reporter) (*Root, error) {
+	return open(ctx, c, f, to, "registry")
+}
+
 // OpenNewerSolver is OpenSolver for when the archive no longer has the locked versions of its packages: packages are what
 // there is of them now.
 func OpenNewerSolver(

@@ -95,7 +95,7 @@ func lockTools(cmd *cobra.Command, c *common) error {
 	if err != nil {
 		return err
 	}
-	trees, err := profile.ReadTrees(string(source), "tools", "solver", "check")
+	trees, err := profile.ReadTrees(string(source), "tools", "solver", "check", "registry")
 	if err != nil {
 		return err
 	}
