@@ -69,11 +69,6 @@ func (r *Runtime) Exec(ctx context.Context, s *plan.Service, command []string) e
 // ExecTo is as Exec, but what the command prints goes to output. The error wraps a *reaper.ExitError if the command ended
 // with another status than 0. Whatever the command has started ends with it.
 func (r *Runtime) ExecTo(ctx context.Context, s *plan.Service, command []string, output io.Writer) error {
-	group, err := os.MkdirTemp(r.cgroupDir(s), "exec-")
-	if err != nil {
-		return fmt.Errorf("cannot run a command in %q: %w", s.ID, err)
-	}
-	defer endGroup(group)
 	file, err := r.writeProcess(s, command)
 	if err != nil {
 		return fmt.Errorf("cannot run a command in %q: %w", s.ID, err)
@@ -84,14 +79,10 @@ func (r *Runtime) ExecTo(ctx context.Context, s *plan.Service, command []string,
 		return fmt.Errorf("cannot run a command in %q: %w", s.ID, err)
 	}
 	defer out.Close()
-	p, err := r.reaper.Start(reaper.Spec{
-		Path: r.config.Crun,
-		Args: append(r.crunArgs("/dev/null"), "exec", "--cgroup", filepath.Base(group), "--process", file, s.ID),
-		Env:  []string{defaultPath}, Stdout: outW, Stderr: outW,
-	})
-	outW.Close()
+	defer outW.Close()
+	group, err := os.MkdirTemp(r.cgroupDir(s), "exec-")
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot run a command in %q: %w", s.ID, err)
 	}
 	copied := make(chan struct{})
 	go func() {
@@ -99,10 +90,19 @@ func (r *Runtime) ExecTo(ctx context.Context, s *plan.Service, command []string,
 		close(copied)
 	}()
 	defer func() {
-		out.SetReadDeadline(time.Now().Add(execGiveUp)) // something that the command has started may hold the pipe
-		endGroup(group)
+		outW.Close()
+		endGroup(group)                                 // which closes the pipe
+		out.SetReadDeadline(time.Now().Add(execGiveUp)) // or not, if a process hangs in the kernel
 		<-copied
 	}()
+	p, err := r.reaper.Start(reaper.Spec{
+		Path: r.config.Crun,
+		Args: append(r.crunArgs("/dev/null"), "exec", "--cgroup", filepath.Base(group), "--process", file, s.ID),
+		Env:  []string{defaultPath}, Stdout: outW, Stderr: outW,
+	})
+	if err != nil {
+		return err
+	}
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
