@@ -1,7 +1,6 @@
 package network
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -15,14 +14,14 @@ import (
 	"allotment/init/plan"
 )
 
-// BridgeName is the bridge between the host and its modules.
-const BridgeName = "allot0"
+// moduleLinkPrefix begins the name of the host's end of each cable to a module.
+const moduleLinkPrefix = "module"
 
 // moduleLink is what a module's end of its cable is called.
 const moduleLink = "eth0"
 
-// hostMAC is the bridge's hardware address. All addresses inside the box are fixed (and locally administered), so that
-// no module can take over another one's by answering for it.
+// hostMAC is the hardware address of the host's end of every cable. All addresses inside the box are fixed, so nobody need
+// be asked for them.
 var hostMAC = net.HardwareAddr{0x02, 0xa1, 0x10, 0, 0, 1}
 
 func moduleMAC(m *plan.Module) net.HardwareAddr {
@@ -42,26 +41,21 @@ func Loopback() error {
 	return nil
 }
 
-// Bridge makes the bridge with the host's addresses, unless it is there.
-func Bridge() error {
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.HardwareAddr = BridgeName, hostMAC
-	bridge := &netlink.Bridge{LinkAttrs: attrs}
-	if err := netlink.LinkAdd(bridge); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("cannot make bridge %q: %w", BridgeName, err)
-	}
-	if err := setSysctl("ipv6/conf/"+BridgeName+"/accept_dad", "0"); err != nil {
+// Host gives the host its own addresses in the box's network, by which modules know it, and makes it drop packets from
+// outside whose source is elsewhere.
+func Host() error {
+	if err := setSysctl("ipv4/conf/all/rp_filter", "1"); err != nil { // RFC 3704, strict
 		return err
 	}
-	if err := setSysctl("ipv6/conf/"+BridgeName+"/accept_ra", "0"); err != nil {
-		return err
-	}
-	link, err := netlink.LinkByName(BridgeName)
+	lo, err := netlink.LinkByName("lo")
 	if err != nil {
-		return fmt.Errorf("cannot find bridge %q: %w", BridgeName, err)
+		return fmt.Errorf("cannot find the loopback link: %w", err)
 	}
-	return configure(link, plan.HostIPv4, plan.HostIPv6)
+	return configure(lo, hostAddrs...)
 }
+
+// Bridge is Host by its former name.
+func Bridge() error { return Host() }
 
 // configure gives the link its addresses and sets it up.
 func configure(link netlink.Link, addresses ...netip.Prefix) error {
@@ -88,21 +82,30 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// Module makes the module's network namespace, mounted at dir/NAME, with a cable to the bridge, and returns that path. The
-// module reaches nothing by it but answers to the host. What is there already is kept.
+// Module makes the module's network namespace, mounted at dir/NAME, with a cable to the host, and returns that path. What
+// is there already is kept if it is whole.
 func Module(m *plan.Module, dir string) (string, error) {
 	path := filepath.Join(dir, m.Name)
 	if isNamespace(path) {
-		return path, nil
+		if isConnected(m) {
+			return path, nil
+		}
+		unix.Unmount(path, unix.MNT_DETACH) // whoever made it died before it was connected, so nothing runs in it
 	}
 	if err := makeNamespace(path); err != nil {
 		return "", fmt.Errorf("cannot make the network of module %q: %w", m.Name, err)
 	}
 	if err := connect(m, path); err != nil {
-		unix.Unmount(path, unix.MNT_DETACH) // so that the next attempt does not take it for a whole one
+		unix.Unmount(path, unix.MNT_DETACH)
 		return "", fmt.Errorf("cannot connect module %q: %w", m.Name, err)
 	}
 	return path, nil
+}
+
+// isConnected tells whether connect came to its end for the module.
+func isConnected(m *plan.Module) bool {
+	l, err := netlink.LinkByName(hostEnd(m))
+	return err == nil && l.Attrs().Alias == m.Name
 }
 
 func isNamespace(path string) bool {
@@ -136,20 +139,15 @@ func inThread(f func() error) error {
 	return <-done
 }
 
-// connect lays the cable between the bridge and the module.
+// connect lays the cable between the host and the module. Last it marks the host's end, for isConnected.
 func connect(m *plan.Module, path string) error {
 	ns, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	bridge, err := netlink.LinkByName(BridgeName)
-	if err != nil {
-		return err
-	}
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = hostEnd(m)
-	attrs.MasterIndex = bridge.Attrs().Index
+	attrs.Name, attrs.HardwareAddr = hostEnd(m), hostMAC
 	cable := &netlink.Veth{
 		LinkAttrs: attrs, PeerName: moduleLink, PeerHardwareAddr: moduleMAC(m), PeerNamespace: netlink.NsFd(ns.Fd()),
 	}
@@ -159,43 +157,44 @@ func connect(m *plan.Module, path string) error {
 	if err := netlink.LinkAdd(cable); err != nil {
 		return fmt.Errorf("cannot make a cable: %w", err)
 	}
-	if err := fence(m, bridge, cable); err != nil {
-		return err
+	for _, s := range [][2]string{{"accept_ra", "0"}, {"accept_dad", "0"}} {
+		if err := setSysctl("ipv6/conf/"+attrs.Name+"/"+s[0], s[1]); err != nil {
+			return err
+		}
 	}
 	if err := inThread(func() error { return configureModule(m, ns) }); err != nil {
 		return err
 	}
-	return netlink.LinkSetUp(cable)
+	if err := attach(cable, moduleMAC(m), []netip.Addr{m.IPv4.Addr(), m.IPv6.Addr()}, hostAddrs); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetAlias(cable, m.Name); err != nil {
+		return fmt.Errorf("cannot mark %s: %w", attrs.Name, err)
+	}
+	return nil
 }
 
 // hostEnd is short enough for a link's name whatever the module's is.
 func hostEnd(m *plan.Module) string {
 	b := m.IPv4.Addr().As4()
-	return fmt.Sprintf("module%d", int(b[2])<<8|int(b[3]))
+	return fmt.Sprintf("%s%d", moduleLinkPrefix, int(b[2])<<8|int(b[3]))
 }
 
-// fence makes sure that the module's port of the bridge leads to the host alone, and that the module has just the
-// hardware and IP addresses that are its own.
-func fence(m *plan.Module, bridge netlink.Link, port *netlink.Veth) error {
-	if err := netlink.LinkSetIsolated(port, true); err != nil {
-		return fmt.Errorf("cannot isolate a port: %w", err)
+// attach sets one end of a cable up and makes the addresses at the other end reachable by it, from one's own addresses.
+// Both ends know each other's hardware address beforehand, so neither asks by ARP or neighbour discovery, nor believes it.
+func attach(link netlink.Link, mac net.HardwareAddr, there []netip.Addr, own []netip.Prefix) error {
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("cannot set %s up: %w", link.Attrs().Name, err)
 	}
-	if err := netlink.LinkSetLearning(port, false); err != nil {
-		return fmt.Errorf("cannot fix a port's address: %w", err)
-	}
-	fixed := &netlink.Neigh{
-		LinkIndex: port.Index, Family: unix.AF_BRIDGE, State: netlink.NUD_NOARP, Flags: netlink.NTF_MASTER,
-		HardwareAddr: moduleMAC(m),
-	}
-	if err := netlink.NeighSet(fixed); err != nil {
-		return fmt.Errorf("cannot fix a port's address: %w", err)
-	}
-	for _, a := range []netip.Prefix{m.IPv4, m.IPv6} {
-		if err := neighbour(bridge, a.Addr(), moduleMAC(m)); err != nil {
+	for i, a := range there {
+		if err := neighbour(link, a, mac); err != nil {
+			return err
+		}
+		if err := addRoute(link, Route{To: single(a)}, own[i].Addr(), unix.RTPROT_STATIC); err != nil {
 			return err
 		}
 	}
-	return setSysctl("ipv6/conf/"+port.Name+"/disable_ipv6", "1")
+	return nil
 }
 
 func neighbour(link netlink.Link, a netip.Addr, mac net.HardwareAddr) error {
@@ -230,11 +229,16 @@ func configureModule(m *plan.Module, ns *os.File) error {
 	if err != nil {
 		return err
 	}
-	if err := configure(eth, m.IPv4, m.IPv6); err != nil {
+	if err := configure(eth, addrs(m)...); err != nil {
 		return err
 	}
-	for _, host := range []netip.Prefix{plan.HostIPv4, plan.HostIPv6} {
-		if err := neighbour(eth, host.Addr(), hostMAC); err != nil {
+	hosts := []netip.Addr{plan.HostIPv4.Addr(), plan.HostIPv6.Addr()}
+	if err := attach(eth, hostMAC, hosts, addrs(m)); err != nil {
+		return err
+	}
+	for i, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		r := Route{To: netip.PrefixFrom(all, 0), Gateway: hosts[i]}
+		if err := addRoute(eth, r, netip.Addr{}, unix.RTPROT_STATIC); err != nil {
 			return err
 		}
 	}

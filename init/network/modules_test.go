@@ -1,14 +1,13 @@
 package network
 
 import (
-	"errors"
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -25,22 +24,35 @@ func testModule(name string, number string) *plan.Module {
 // listen serves nothing but connections on port 80 of the thread's network.
 func listen(t *testing.T) func() error {
 	return func() error {
-		l, err := net.Listen("tcp", ":80")
-		if err != nil {
-			return err
-		}
-		t.Cleanup(func() { l.Close() })
-		go func() {
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				c.Close()
+		for _, a := range []string{"0.0.0.0:80", "[::]:80"} {
+			if err := listenAt(t, a); err != nil {
+				return err
 			}
-		}()
+		}
 		return nil
 	}
+}
+
+func listenAt(t *testing.T, address string) error {
+	network := "tcp4"
+	if address[0] == '[' {
+		network = "tcp6"
+	}
+	l, err := net.Listen(network, address)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c.Close()
+		}
+	}()
+	return nil
 }
 
 // How long connections may take that must come about, and those that must not.
@@ -74,122 +86,6 @@ func b2i(b bool) int {
 	return 0
 }
 
-// firewall sets the firewall or skips the test on a kernel that has none.
-func firewall(t *testing.T) {
-	t.Helper()
-	err := Firewall([]uint16{80})
-	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
-		t.Skipf("this kernel has no nftables: %v", err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func TestModulesReachNothing(t *testing.T) {
-	isolated(t)
-	if err := Loopback(); err != nil {
-		t.Fatal(err)
-	}
-	if err := Bridge(); err != nil {
-		t.Fatal(err)
-	}
-	if err := Bridge(); err != nil {
-		t.Fatalf("a second time: %v", err)
-	}
-	t.Cleanup(func() {
-		if l, err := netlink.LinkByName(BridgeName); err == nil {
-			netlink.LinkDel(l)
-		}
-	})
-	a, b := testModule("web", "2"), testModule("mail", "3")
-	dir := t.TempDir()
-	inside := map[*plan.Module]otherNetwork{}
-	for _, m := range []*plan.Module{a, b} {
-		path, err := Module(m, dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Unmount(path, unix.MNT_DETACH) })
-		inside[m] = otherNetwork{path}
-		inside[m].do(t, listen(t))
-	}
-	if _, err := Module(a, dir); err != nil {
-		t.Fatalf("a second time: %v", err)
-	}
-	if err := listen(t)(); err != nil {
-		t.Fatal(err)
-	}
-	for _, at := range []netip.Addr{a.IPv4.Addr(), a.IPv6.Addr(), b.IPv4.Addr(), b.IPv6.Addr()} {
-		if err := reaches(at, patience); err != nil {
-			t.Errorf("the host does not reach %v: %v", at, err)
-		}
-	}
-	// from is what one module gets of an address.
-	from := func(m *plan.Module, to netip.Addr, within time.Duration) (err error) {
-		inside[m].do(t, func() error { err = reaches(to, within); return nil })
-		return err
-	}
-	for _, to := range []netip.Addr{b.IPv4.Addr(), b.IPv6.Addr()} {
-		if from(a, to, moment) == nil {
-			t.Errorf("one module reaches the other at %v", to)
-		}
-	}
-	firewall(t)
-	hosts := []netip.Addr{plan.HostIPv4.Addr(), plan.HostIPv6.Addr()}
-	for _, to := range hosts {
-		if from(a, to, moment) == nil {
-			t.Errorf("a module reaches the host at %v", to)
-		}
-	}
-	if err := reaches(a.IPv4.Addr(), patience); err != nil {
-		t.Errorf("behind the firewall the host does not reach a module: %v", err)
-	}
-
-	// The twins: without the firewall a module reaches the host, without isolation another module.
-	c, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.DelTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: firewallTable})
-	if err := c.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	for _, to := range hosts {
-		if err := from(a, to, patience); err != nil {
-			t.Errorf("without the firewall: %v: %v", to, err)
-		}
-	}
-	for _, m := range []*plan.Module{a, b} {
-		l, err := netlink.LinkByName(hostEnd(m))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := netlink.LinkSetIsolated(l, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-	inside[a].do(t, forgetNeighbours) // the kernel still remembers that nobody answered before
-	if err := from(a, b.IPv4.Addr(), patience); err != nil {
-		t.Fatalf("without isolation: %v", err)
-	}
-}
-
-func forgetNeighbours() error {
-	all, err := list(func() ([]netlink.Neigh, error) { return netlink.NeighList(0, netlink.FAMILY_ALL) })
-	if err != nil {
-		return err
-	}
-	for _, n := range all {
-		if n.State != netlink.NUD_PERMANENT {
-			if err := netlink.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
 func TestFirewallFromOutside(t *testing.T) {
 	isolated(t)
 	here, there := netip.MustParsePrefix("192.0.2.7/24"), netip.MustParsePrefix("192.0.2.8/24")
@@ -204,7 +100,10 @@ func TestFirewallFromOutside(t *testing.T) {
 	if err := listen(t)(); err != nil {
 		t.Fatal(err)
 	}
-	firewall(t)
+	t.Cleanup(func() { install(nil) })
+	if err := Firewall([]uint16{80}); err != nil {
+		t.Fatal(err)
+	}
 	from := func(within time.Duration) (err error) {
 		outside.do(t, func() error { err = reaches(here.Addr(), within); return nil })
 		return err
@@ -224,15 +123,83 @@ func TestFirewallFromOutside(t *testing.T) {
 	}
 }
 
+// hostNetwork gives the test's network what the host's has.
+func hostNetwork(t *testing.T) {
+	t.Helper()
+	for _, step := range []func() error{Loopback, Host, Host} { // a second time nothing changes
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestModuleNetworkIsMadeWhole(t *testing.T) {
 	isolated(t)
+	hostNetwork(t)
 	dir := t.TempDir()
 	m := testModule("web", "2")
-	if _, err := Module(m, dir); err == nil {
-		t.Fatal("there is no bridge, and yet the module is connected")
+	path := dir + "/web"
+	t.Cleanup(func() { disconnect(m, path) })
+	inode := func() uint64 {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	// Somebody died between making the namespace and connecting it, or while it was connected.
+	half := []func() error{
+		func() error { return makeNamespace(path) },
+		func() error {
+			l, err := netlink.LinkByName(hostEnd(m))
+			if err != nil {
+				return err
+			}
+			return netlink.LinkSetAlias(l, "half done")
+		},
+	}
+	for i, die := range half {
+		if err := die(); err != nil {
+			t.Fatal(err)
+		}
+		before := inode()
+		if _, err := Module(m, dir); err != nil {
+			t.Fatal(err)
+		}
+		if inode() == before {
+			t.Errorf("half a network is taken for a whole one (%d)", i)
+		}
+		otherNetwork{path}.do(t, listen(t))
+		for _, a := range addrs(m) {
+			if err := reaches(a.Addr(), patience); err != nil {
+				t.Errorf("after half a network %d the host does not reach the module at %v: %v", i, a, err)
+			}
+		}
+	}
+	before := inode()
+	if _, err := Module(m, dir); err != nil || inode() != before {
+		t.Errorf("a whole network was made again: %v", err)
+	}
+}
+
+// disconnect takes a module's network away.
+func disconnect(m *plan.Module, path string) {
+	unix.Unmount(path, unix.MNT_DETACH)
+	if l, err := netlink.LinkByName(hostEnd(m)); err == nil {
+		netlink.LinkDel(l)
+	}
+}
+
+func TestHalfAModuleNetworkIsNotLeft(t *testing.T) {
+	isolated(t)
+	m := testModule("web", "2")
+	m.IPv6 = netip.MustParsePrefix("ff02::1/64") // which no link can have
+	dir := t.TempDir()
+	if _, err := Module(m, dir); err == nil || !strings.Contains(err.Error(), "cannot connect") {
+		t.Fatalf("connected: %v", err)
 	}
 	if isNamespace(dir + "/web") {
-		t.Error("half a network is left, which the next attempt would take for a whole one")
+		t.Error("half a network is left")
 	}
 	if _, err := os.Stat(dir + "/web"); err != nil {
 		t.Error(err)

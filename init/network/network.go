@@ -1,5 +1,5 @@
 // Package network joins the box to the network: links, addresses by DHCPv4, IPv6 autoconfiguration, DHCPv6 or from the
-// manifest, resolvers, the firewall, and the bridge on which the modules hang. Everything follows the kernel's events;
+// manifest, resolvers, the modules' links, and who may talk to whom. Everything follows the kernel's events;
 // a cable that is plugged in late works as one that was there.
 package network
 
@@ -185,7 +185,7 @@ func (u *Uplink) wanted(l netlink.Link) bool {
 
 func (u *Uplink) prepare(l netlink.Link) error {
 	name := l.Attrs().Name
-	acceptRA := "1"
+	acceptRA := "2" // although the host forwards packets, by which the kernel would take it for a router
 	if u.config.Mode == "static" {
 		acceptRA = "0"
 	}

@@ -1,0 +1,421 @@
+package network
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"allotment/image"
+	"allotment/init/plan"
+)
+
+// town is a box with modules, and a network outside that has addresses of every kind.
+type town struct {
+	rules Rules
+	nets  map[string]otherNetwork // the modules', and "outside"
+}
+
+// Ports on which all listen: each tells whoever connects by which address it knows him.
+var townPorts = []int{25, 53, 80, 389, 443, 5222, 9000}
+
+// Addresses outside, and the host's own there.
+var (
+	outsideAddrs = prefixes("192.168.77.1/24", "fd77::1/64", "8.8.8.8/32", "2001:db8:8::8/128", "169.254.169.254/32", "fd00:ec2::254/128",
+		"64:ff9b::a9fe:a9fe/128", "64:ff9b::808:808/128", "100.64.0.1/32")
+	uplinkAddrs = prefixes("192.168.77.2/24", "fd77::2/64")
+)
+
+func newTown(t *testing.T) *town {
+	isolated(t)
+	hostNetwork(t)
+	web, directory, mail, off := testModule("web", "2"), testModule("directory", "3"), testModule("mail", "4"), testModule("off", "5")
+	web.Peers = []plan.Peer{{Module: directory, Ports: []int{389}}}
+	web.Declared = &image.Module{
+		Egress: []image.Egress{{Ports: []int{443}}, {Protocol: "udp", Ports: []int{9000}}},
+		Ports:  []image.Port{{Port: 25, Expose: "public"}, {Port: 5222, Expose: "lan"}, {Port: 389, Expose: "none"}, {Port: 80, Expose: "public"}},
+	}
+	mail.Declared = &image.Module{SSO: "oidc", Egress: []image.Egress{{To: "lan", Ports: []int{443}}}}
+	off.Peers, off.Declared = web.Peers, web.Declared
+	v := &town{rules: Rules{Ports: []uint16{80}, Modules: []*plan.Module{web, directory, mail}}, nets: map[string]otherNetwork{}}
+	dir := t.TempDir()
+	for _, m := range append(v.rules.Modules, off) {
+		path, err := Module(m, dir)
+		t.Cleanup(func() { disconnect(m, path) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		v.nets[m.Name] = otherNetwork{path}
+	}
+	v.nets["outside"] = plug(t, "uplink", outsideAddrs[0])
+	v.in(t, "outside", func() error { return v.streets() })
+	uplink, err := netlink.LinkByName("uplink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := configure(uplink, uplinkAddrs...); err != nil {
+		t.Fatal(err)
+	}
+	for i, all := range prefixes("0.0.0.0/0", "::/0") {
+		if err := addRoute(uplink, Route{To: all, Gateway: outsideAddrs[i].Addr()}, netip.Addr{}, unix.RTPROT_STATIC); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, who := range []string{"web", "directory", "mail", "off", "outside", "host"} {
+		v.in(t, who, func() error { return serve(t) })
+	}
+	t.Cleanup(func() { install(nil) })
+	return v
+}
+
+// streets gives the network outside its addresses, and ways to the modules by way of the host as a neighbour would set them.
+func (v *town) streets() error {
+	if err := Loopback(); err != nil {
+		return err
+	}
+	l, err := netlink.LinkByName("outside")
+	if err != nil {
+		return err
+	}
+	if err := configure(l, outsideAddrs...); err != nil {
+		return err
+	}
+	for i, n := range ownNetworks {
+		if err := addRoute(l, Route{To: n, Gateway: uplinkAddrs[i].Addr()}, netip.Addr{}, unix.RTPROT_STATIC); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// in runs f in somebody's network.
+func (v *town) in(t *testing.T, who string, f func() error) {
+	t.Helper()
+	n, ok := v.nets[who]
+	if ok {
+		n.do(t, f)
+	} else if err := f(); err != nil { // the host
+		t.Fatal(err)
+	}
+}
+
+// serve listens at all addresses of the thread's network until the test ends.
+func serve(t *testing.T) error {
+	all, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return err
+	}
+	for _, a := range all {
+		ip, _ := netip.AddrFromSlice(a.IP)
+		if ip = ip.Unmap(); ip.IsLinkLocalUnicast() && ip.Is6() {
+			continue
+		}
+		for _, port := range townPorts {
+			if err := serveAt(t, netip.AddrPortFrom(ip, uint16(port)).String()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func serveAt(t *testing.T, address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	u, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { l.Close(); u.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().String())
+			c.Close()
+		}
+	}()
+	go func() {
+		for b := make([]byte, 1); ; {
+			_, from, err := u.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			u.WriteTo([]byte(from.(*net.UDPAddr).AddrPort().Addr().String()), from)
+		}
+	}()
+	return nil
+}
+
+// attempt is somebody's wish to reach an address, and what must come of it.
+type attempt struct {
+	who, source string // source: address, empty for his own
+	network     string // tcp if empty
+	to          string // addresses of all families, comma between
+	port        int
+	seen        string // as whom he is known there; empty: as source
+	opens       string // refused: the rules without which it would succeed, comma between
+}
+
+// try makes the attempt at one address.
+func (v *town) try(t *testing.T, a attempt, to, source string, within time.Duration) (seen string, err error) {
+	v.in(t, a.who, func() error {
+		d := net.Dialer{Timeout: within}
+		network := a.network
+		if network == "" {
+			network = "tcp"
+		}
+		if ip := net.ParseIP(source); ip != nil && network == "tcp" {
+			d.LocalAddr = &net.TCPAddr{IP: ip}
+		} else if ip != nil {
+			d.LocalAddr = &net.UDPAddr{IP: ip}
+		}
+		c, e := d.Dial(network, net.JoinHostPort(to, fmt.Sprint(a.port)))
+		if e != nil {
+			err = e
+			return nil
+		}
+		defer c.Close()
+		c.SetDeadline(time.Now().Add(within))
+		if network == "udp" {
+			c.Write([]byte{1})
+		}
+		b := make([]byte, 100)
+		n, e := c.Read(b)
+		seen, err = string(b[:n]), e
+		return nil
+	})
+	return seen, err
+}
+
+// each calls f for every address of the attempt with the source of the same family.
+func (a attempt) each(f func(to, source, seen string)) {
+	pick := func(list string, i int) string {
+		all := strings.Split(list, ",")
+		return all[min(i, len(all)-1)]
+	}
+	for i, to := range strings.Split(a.to, ",") {
+		f(to, pick(a.source, i), pick(a.seen, i))
+	}
+}
+
+const (
+	hostInside = "10.209.0.1,fd00:a110::1"
+	hostUplink = "192.168.77.2,fd77::2"
+	web        = "10.209.0.2,fd00:a110::2"
+	directory  = "10.209.0.3,fd00:a110::3"
+	mail       = "10.209.0.4,fd00:a110::4"
+	internet   = "8.8.8.8,2001:db8:8::8"
+	lan        = "192.168.77.1,fd77::1"
+	metadataAt = "169.254.169.254,fd00:ec2::254"
+)
+
+func TestRulesLetThrough(t *testing.T) {
+	v := newTown(t)
+	if err := SetRules(v.rules); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range []attempt{
+		{who: "web", to: directory, port: 389, seen: web},
+		{who: "web", to: internet, port: 443, seen: hostUplink},
+		{who: "web", to: internet, port: 9000, network: "udp", seen: hostUplink},
+		{who: "web", to: "64:ff9b::808:808", port: 443, seen: "fd77::2"},
+		{who: "web", to: hostInside, port: 53, seen: web},
+		{who: "directory", to: hostInside, port: 53, network: "udp", seen: directory},
+		{who: "mail", to: lan, port: 443, seen: hostUplink},
+		{who: "mail", to: hostInside, port: 80, seen: mail},
+		{who: "host", to: web, port: 80, seen: hostInside},
+		{who: "host", to: internet, port: 443, seen: hostUplink},
+		{who: "outside", source: internet, to: hostUplink, port: 25, seen: internet},
+		{who: "outside", source: lan, to: hostUplink, port: 5222, seen: lan},
+		{who: "outside", source: internet, to: hostUplink, port: 80, seen: internet},
+	} {
+		a.each(func(to, source, want string) {
+			if seen, err := v.try(t, a, to, source, patience); err != nil || seen != want {
+				t.Errorf("%s to %s port %d: known as %q, want %q: %v", a.who, to, a.port, seen, want, err)
+			}
+		})
+	}
+}
+
+// Rules without which nobody is refused by the forward and the input chain.
+const (
+	noForward = "nothing else by a module,policy of forward"
+	noGenuine = "spoofed by a module,spoofed from outside,the box's network is not the outside's business"
+	noInput   = "nothing else of the host,nothing else from a module,policy of input"
+)
+
+func TestRulesRefuse(t *testing.T) {
+	v := newTown(t)
+	for _, a := range []attempt{
+		{who: "web", to: directory, port: 80, opens: noForward},
+		{who: "web", to: mail, port: 389, opens: noForward},
+		{who: "directory", to: web, port: 25, opens: noForward},
+		{who: "off", to: directory, port: 389, source: "10.209.0.5,fd00:a110::5", opens: noForward + "," + noGenuine},
+		{who: "web", to: internet, port: 80, opens: noForward},
+		{who: "web", to: internet, port: 53, network: "udp", opens: noForward},
+		{who: "directory", to: internet, port: 443, opens: noForward},
+		{who: "mail", to: internet, port: 443, opens: noForward},
+		{who: "web", to: lan, port: 443, opens: "not the internet"},
+		{who: "web", to: metadataAt, port: 443, opens: "not the internet"},
+		{who: "web", to: "64:ff9b::a9fe:a9fe", port: 443, opens: "not the internet"},
+		{who: "web", to: "100.64.0.1", port: 443, opens: "not the internet"},
+		{who: "web", to: mail, port: 443, opens: "not the internet,another module is not the internet"},
+		{who: "mail", to: metadataAt, port: 443, opens: "not the local network"},
+		{who: "mail", to: directory, port: 443, opens: "not the local network,another module is not the local network"},
+		{who: "web", to: hostInside, port: 80, opens: noInput},
+		{who: "web", to: hostUplink, port: 443, opens: noInput},
+		{who: "mail", to: hostUplink, port: 80, opens: noInput},
+		{who: "web", to: hostUplink, port: 53, network: "udp", opens: noInput},
+		{who: "outside", source: internet, to: hostUplink, port: 9000, opens: "policy of input"},
+		{who: "outside", source: lan, to: hostUplink, port: 53, network: "udp", opens: "policy of input"},
+		{who: "outside", source: lan, to: web, port: 80,
+			opens: "the box's network is not the outside's business,policy of forward"},
+		{who: "outside", source: lan, to: hostInside, port: 53, opens: "the box's network is not the outside's business,policy of input"},
+	} {
+		if err := SetRules(v.rules); err != nil {
+			t.Fatal(err)
+		}
+		a.each(func(to, source, _ string) {
+			if seen, err := v.try(t, a, to, source, moment); err == nil {
+				t.Errorf("%s reaches %s port %d, as %q", a.who, to, a.port, seen)
+			}
+		})
+		if err := install(without(chains(v.rules), a.opens)); err != nil {
+			t.Fatal(err)
+		}
+		a.each(func(to, source, _ string) {
+			if _, err := v.try(t, a, to, source, patience); err != nil {
+				t.Errorf("without %q %s does not reach %s port %d either: %v", a.opens, a.who, to, a.port, err)
+			}
+		})
+	}
+}
+
+// without takes rules away, named by their comments, and the policies of chains.
+func without(all []chain, names string) []chain {
+	for _, name := range strings.Split(names, ",") {
+		found := false
+		for i := range all {
+			c := &all[i]
+			if c.drop && name == "policy of "+c.name {
+				c.drop, found = false, true
+			}
+			before := len(c.rules)
+			c.rules = slices.DeleteFunc(c.rules, func(r rule) bool { return r.why == name })
+			found = found || len(c.rules) < before
+		}
+		if !found {
+			panic("no such rule: " + name)
+		}
+	}
+	return all
+}
+
+// A port that is offered to the local network, and everything while a release is on trial.
+func TestRulesOfOfferedPorts(t *testing.T) {
+	v := newTown(t)
+	lanPort := attempt{who: "outside", source: internet, to: hostUplink, port: 5222}
+	publicPort := attempt{who: "outside", source: internet, to: hostUplink, port: 25}
+	gateway := attempt{who: "outside", source: lan, to: hostUplink, port: 80}
+	check := func(a attempt, rules Rules, through string, want bool) {
+		t.Helper()
+		if err := SetRules(rules); err != nil {
+			t.Fatal(err)
+		}
+		limit := moment
+		if want {
+			limit = patience
+		}
+		a.each(func(to, source, _ string) {
+			seen, err := v.try(t, a, to, source, limit)
+			if (err == nil && seen == source) != want {
+				t.Errorf("%s: port %d at %s for %s: known as %q, %v", through, a.port, to, source, seen, err)
+			}
+		})
+	}
+	closed := v.rules
+	closed.Closed = true
+	public := v.rules
+	m := *v.rules.Modules[0]
+	m.Declared = &image.Module{Ports: []image.Port{{Port: 5222, Expose: "public"}}}
+	public.Modules = []*plan.Module{&m}
+	// The host itself listens on all of these ports too, behind its own rules.
+	check(lanPort, v.rules, "offered to the local network", false)
+	check(lanPort, public, "the twin, offered to all", true)
+	check(publicPort, closed, "on trial", false)
+	check(publicPort, v.rules, "the twin, not on trial", true)
+	check(gateway, closed, "on trial", false)
+	check(gateway, v.rules, "the twin, not on trial", true)
+}
+
+func TestSpoofedAddresses(t *testing.T) {
+	v := newTown(t)
+	forge := func(who, link string, a netip.Prefix) {
+		v.in(t, who, func() error {
+			l, err := netlink.LinkByName(link)
+			if err != nil {
+				return err
+			}
+			return netlink.AddrReplace(l, newAddr(a))
+		})
+	}
+	for _, a := range prefixes("10.209.0.9/32", "fd00:a110::9/128") {
+		forge("web", moduleLink, a)
+		forge("outside", "outside", a)
+	}
+	// rp_filter would save IPv4 alone; the answers need a way back.
+	uplink, err := netlink.LinkByName("uplink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cable, err := netlink.LinkByName(hostEnd(v.rules.Modules[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		attempt
+		back  netlink.Link
+		named string
+	}{
+		{attempt{who: "web", to: hostInside, source: "10.209.0.9,fd00:a110::9", port: 53}, cable, noGenuine},
+		{attempt{who: "outside", to: hostUplink, source: "10.209.0.9,fd00:a110::9", port: 80}, uplink, "spoofed from outside"},
+	} {
+		for i, a := range prefixes("10.209.0.9/32", "fd00:a110::9/128") {
+			r := Route{To: a}
+			if c.back == uplink {
+				r.Gateway = outsideAddrs[i].Addr()
+			} else if err := neighbour(cable, a.Addr(), moduleMAC(v.rules.Modules[0])); err != nil {
+				t.Fatal(err)
+			}
+			if err := addRoute(c.back, r, netip.Addr{}, unix.RTPROT_STATIC); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for named, want := range map[string]bool{"": false, c.named: true} {
+			rules := chains(v.rules)
+			if want {
+				rules = without(rules, named)
+			}
+			if err := install(rules); err != nil {
+				t.Fatal(err)
+			}
+			c.each(func(to, source, _ string) {
+				if _, err := v.try(t, c.attempt, to, source, 4*moment); (err == nil) != want {
+					t.Errorf("%s as %s to %s without %q: %v", c.who, source, to, named, err)
+				}
+			})
+		}
+	}
+}
