@@ -63,10 +63,11 @@ func (d *document) name(key, s string, form *regexp.Regexp) bool {
 }
 
 var forms = map[*regexp.Regexp]string{
-	nameForm:    "a small letter, then at most 31 small letters, digits and hyphens, no hyphen last",
-	accountForm: "a small letter, then at most 31 small letters, digits, hyphens and underscores",
-	packageForm: "the name of a Debian package: small letters, digits, plus, minus and points",
-	octalForm:   "three or four octal digits, such as 0755",
+	nameForm:     "a small letter, then at most 31 small letters, digits and hyphens, no hyphen last",
+	accountForm:  "a small letter, then at most 31 small letters, digits, hyphens and underscores",
+	packageForm:  "the name of a Debian package: small letters, digits, plus, minus and points",
+	templateForm: "a letter or digit, then at most 63 letters, digits, points, hyphens and underscores",
+	octalForm:    "three or four octal digits, such as 0755",
 }
 
 // choice checks that a word is one of those allowed.

@@ -45,6 +45,10 @@ func (c *moduleCheck) templates() {
 // source checks the path of a file beside a declaration and returns where it lies.
 func (d *document) source(key, dir, source string) (string, bool) {
 	path := filepath.Join(dir, filepath.FromSlash(source))
+	if source == "" {
+		d.missing(key, "name a file beside this one")
+		return "", false
+	}
 	if !filepath.IsLocal(source) || slices.Contains(strings.Split(source, "/"), "..") {
 		d.fault(key, "want a path below the folder of this file", "source %q leads out", source)
 		return "", false
@@ -117,12 +121,17 @@ func (d *document) notParsed(err error) {
 // dataOf says what a module's templates can name: for each field of the data the names below it, nil for those that
 // stand for themselves.
 func dataOf(m *image.Module) map[string][]string {
-	secrets := names(m.Secrets, func(s image.Secret) string { return s.Name })
+	secrets := passwords(m)
+	for _, s := range m.Secrets {
+		if s.Kind == "certificate" {
+			secrets = append(secrets, s.Name+".crt", s.Name+".key")
+		}
+	}
 	peers := names(m.Peers, func(p image.Peer) string { return p.Module })
 	data := map[string][]string{
 		"Organisation": {"Name", "Domain", "Language", "TimeZone", "Contact"},
 		"Settings":     names(m.Settings, func(s image.Setting) string { return s.Name }),
-		"Secrets":      append(secrets, ldapSecrets(m.LDAP)...),
+		"Secrets":      secrets,
 		"Module":       {"Name", "IPv4", "IPv6", "MemoryMax"},
 		"Host":         {"IPv4", "IPv6"},
 		"Peers":        peers,
@@ -133,7 +142,7 @@ func dataOf(m *image.Module) map[string][]string {
 		data["LDAP"] = []string{"URI", "Suffix", "BindDN", "Password"}
 	}
 	if m.Name == directory {
-		data["LDAP"] = []string{"Suffix", "Readers"}
+		data["LDAP"] = []string{"URI", "Suffix", "Readers"}
 	}
 	return data
 }

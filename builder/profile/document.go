@@ -131,21 +131,26 @@ func (d *document) has(key string) bool { _, ok := d.spans[key]; return ok }
 
 // fault notes that the value of a key is wrong. A key that is not there is missing from its table.
 func (d *document) fault(key, remedy, format string, args ...any) {
+	r := d.find(key)
+	line, col := d.place(int(r.Offset))
+	f := d.add(line, col, int(r.Length), fmt.Sprintf(format, args...), remedy)
+	f.key = key
+}
+
+// find is where a key's value stands, or its table, or the beginning of the text.
+func (d *document) find(key string) unstable.Range {
 	s, ok := d.spans[key]
 	for parent := key; !ok; s, ok = d.spans[parent] {
 		i := strings.LastIndexAny(parent, ".[")
 		if i < 0 {
-			d.add(1, 1, 0, fmt.Sprintf(format, args...), remedy)
-			return
+			return unstable.Range{}
 		}
 		parent = parent[:i]
 	}
-	r := s.value
-	if r.Length == 0 {
-		r = s.key
+	if s.value.Length == 0 {
+		return s.key
 	}
-	line, col := d.place(int(r.Offset))
-	d.add(line, col, int(r.Length), fmt.Sprintf(format, args...), remedy)
+	return s.value
 }
 
 // at notes a fault at an offset in bytes.
@@ -161,7 +166,7 @@ func (d *document) place(offset int) (line, col int) {
 }
 
 // add notes a fault at a place. With no width known the word there is underlined.
-func (d *document) add(line, col, width int, message, remedy string) {
+func (d *document) add(line, col, width int, message, remedy string) *Fault {
 	lines := strings.Split(string(d.text), "\n")
 	f := &Fault{File: d.file, Line: max(1, line), Col: max(1, col), Message: message, Remedy: remedy, width: width}
 	if f.Line <= len(lines) {
@@ -171,6 +176,7 @@ func (d *document) add(line, col, width int, message, remedy string) {
 		f.width = len(word.FindString(f.excerpt[f.Col-1:]))
 	}
 	d.faults = append(d.faults, f)
+	return f
 }
 
 var word = regexp.MustCompile(`^["$.]*[A-Za-z0-9_-]*"?`)

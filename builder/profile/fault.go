@@ -11,6 +11,7 @@ type Fault struct {
 	Line, Col int // from 1; columns count bytes
 	Message   string
 	Remedy    string // may be empty
+	key       string // whose value is wrong, where that is known
 	excerpt   string // the line of text
 	width     int    // bytes to underline
 }
