@@ -2,6 +2,7 @@ package render
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"allotment/image"
@@ -55,9 +56,10 @@ type Reader struct {
 	ProbePassword        string
 }
 
-// NewData gathers what a module's templates can use. Secrets are those of all modules, by the modules' names.
+// NewData gathers what a module's templates can use. Secrets are those of all modules, by the modules' names; that one is
+// missing is an error, as an account without a password would be open to all.
 func NewData(p *plan.Plan, m *plan.Module, o image.Organisation, settings map[string]any,
-	secrets map[string]map[string]secret.Value) Data {
+	secrets map[string]map[string]secret.Value) (Data, error) {
 	d := Data{
 		Organisation: o,
 		Settings:     settings,
@@ -75,29 +77,36 @@ func NewData(p *plan.Plan, m *plan.Module, o image.Organisation, settings map[st
 	for _, peer := range m.Peers {
 		d.Peers[peer.Module.Name] = Peer{Host: peer.Module.Name + ".internal"}
 	}
-	d.LDAP = newLDAP(p, m, secrets)
-	return d
+	var err error
+	if d.LDAP, err = newLDAP(p, m, secrets); err != nil {
+		return Data{}, fmt.Errorf("cannot gather what the templates of module %q need: %w", m.Name, err)
+	}
+	return d, nil
 }
 
-func newLDAP(p *plan.Plan, m *plan.Module, secrets map[string]map[string]secret.Value) *LDAP {
+func newLDAP(p *plan.Plan, m *plan.Module, secrets map[string]map[string]secret.Value) (*LDAP, error) {
 	l := &LDAP{URI: "ldap://" + directory + ".internal", Suffix: suffix}
 	if m.Name == directory {
 		for _, other := range p.Modules {
 			if other.Declared != nil && other.Declared.LDAP != nil {
-				l.Readers = append(l.Readers, newReader(other, secrets[other.Name]))
+				r, err := newReader(other, secrets[other.Name])
+				if err != nil {
+					return nil, err
+				}
+				l.Readers = append(l.Readers, r)
 			}
 		}
-		return l
+		return l, nil
 	}
 	if m.Declared == nil || m.Declared.LDAP == nil {
-		return nil
+		return nil, nil
 	}
-	r := newReader(m, secrets[m.Name])
+	r, err := newReader(m, secrets[m.Name])
 	l.BindDN, l.Password = r.DN, r.Password
-	return l
+	return l, err
 }
 
-func newReader(m *plan.Module, secrets map[string]secret.Value) Reader {
+func newReader(m *plan.Module, secrets map[string]secret.Value) (Reader, error) {
 	r := Reader{
 		Module: m.Name, DN: "cn=" + m.Name + ",ou=services," + suffix, Password: secrets["ldap"].Reveal(),
 		Read: m.Declared.LDAP.Read, Probe: m.Declared.LDAP.Probe,
@@ -105,7 +114,10 @@ func newReader(m *plan.Module, secrets map[string]secret.Value) Reader {
 	if r.Probe {
 		r.ProbeName, r.ProbePassword = "probe-"+m.Name, secrets["probe"].Reveal()
 	}
-	return r
+	if r.Password == "" || r.Probe && r.ProbePassword == "" {
+		return Reader{}, fmt.Errorf("module %q has no password for the directory", m.Name)
+	}
+	return r, nil
 }
 
 // hide takes the secrets out of an error: text/template puts values into some.

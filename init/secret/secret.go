@@ -22,13 +22,18 @@ import (
 )
 
 // Value is a secret. However it is printed or logged, what it is does not show; Reveal returns it.
-type Value struct{ content string }
+type Value struct{ content *string } // a pointer, which even a printed struct that hides a Value does not follow
 
 // hidden is shown in place of a secret.
 const hidden = "[secret]"
 
 // Reveal returns the secret itself.
-func (v Value) Reveal() string { return v.content }
+func (v Value) Reveal() string {
+	if v.content == nil {
+		return ""
+	}
+	return *v.content
+}
 
 // Format prints a placeholder, whatever the verb.
 func (Value) Format(f fmt.State, _ rune) { io.WriteString(f, hidden) }
@@ -77,13 +82,13 @@ func (s *Store) ensure(all map[string]Value, m *plan.Module, declared plan.Secre
 		if err != nil {
 			return err
 		}
-		all[declared.Name+".crt"], all[declared.Name+".key"] = Value{p.chain}, Value{p.key}
+		all[declared.Name+".crt"], all[declared.Name+".key"] = Value{&p.chain}, Value{&p.key}
 		return nil
 	default:
 		return fmt.Errorf("its kind %q is not known", declared.Kind)
 	}
 	content, err := keep(path, make)
-	all[declared.Name] = Value{content}
+	all[declared.Name] = Value{&content}
 	return err
 }
 
@@ -146,7 +151,7 @@ func Install(dir string, m *plan.Module, secrets map[string]Value) error {
 				return fmt.Errorf("cannot install secret %q of module %q: it was not made", name, m.Name)
 			}
 			files = append(files, fileset.File{
-				Name: name, Content: []byte(v.content), Mode: 0o400,
+				Name: name, Content: []byte(v.Reveal()), Mode: 0o400,
 				UID: int(m.FirstID + declared.UID), GID: int(m.FirstID + declared.GID),
 			})
 		}
