@@ -55,9 +55,6 @@ func Port(path string) *Client {
 	})
 }
 
-// Transport is the client's own, for a proxy that passes requests on.
-func (c *Client) Transport() http.RoundTripper { return c.http.Transport }
-
 // Close ends the connection when no request uses it any more.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

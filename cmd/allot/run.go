@@ -36,6 +36,7 @@ With a PROFILE the image is built first, where anything has changed. The image f
 to an overlay that is thrown away. QEMU comes from the builder's own tools and emulates, so no KVM is needed.
 
 With --firmware uefi-secure (the default) the machine's firmware knows only the keys of --keys.
+While it runs, allot device asks it how it is.
 The machine stays until Ctrl-C, which presses its power button; a second Ctrl-C takes the power away.`,
 		Example: "  allot run garden-club\n  allot run minimal --firmware bios --until-ready\n" +
 			"  allot run out/allotment-garden-club-0.1.0-arm64.qcow2 --arch arm64",
@@ -91,11 +92,18 @@ func runImage(cmd *cobra.Command, c *common, f *runFlags, arg string) error {
 			return err
 		}
 	}
-	err = vm.Run(ctx, vm.RunOptions{Machine: m, UntilReady: f.untilReady, Quiet: f.noConsole}, cmd.OutOrStdout())
+	o := vm.RunOptions{Machine: m, UntilReady: f.untilReady, Quiet: f.noConsole, Name: machineName(arg)}
+	err = vm.Run(ctx, o, cmd.OutOrStdout())
 	if err != nil {
 		return keepLog(err, dir)
 	}
 	return nil
+}
+
+// machineName is what a machine is called by the profile or image that it runs.
+func machineName(arg string) string {
+	name, _, _ := strings.Cut(filepath.Base(arg), ".")
+	return name
 }
 
 // isImage tells an image file from a profile's name.

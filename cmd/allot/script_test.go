@@ -41,7 +41,7 @@ func TestScripts(t *testing.T) {
 			return name == "root" && os.Geteuid() == 0, nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"flip": flip, "cut": cut, "unpack": unpack, "replace": replace,
+			"flip": flip, "cut": cut, "unpack": unpack, "replace": replace, "box": box,
 		},
 	})
 }
@@ -166,14 +166,18 @@ func unpack(ts *testscript.TestScript, neg bool, args []string) {
 
 // TestHelpIsShown wants a golden text of every command that there is.
 func TestHelpIsShown(t *testing.T) {
-	script, err := os.ReadFile("testdata/help.txtar")
-	if err != nil {
-		t.Fatal(err)
+	var script []byte
+	for _, file := range []string{"testdata/help.txtar", "testdata/help_device.txtar"} {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		script = append(script, b...)
 	}
 	var walk func(*cobra.Command)
 	walk = func(cmd *cobra.Command) {
 		if line := "exec " + cmd.CommandPath() + " --help\n"; !strings.Contains(string(script), line) {
-			t.Errorf("testdata/help.txtar does not run %q", line)
+			t.Errorf("no script of help texts runs %q", line)
 		}
 		for _, sub := range cmd.Commands() {
 			walk(sub)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"allotment/api"
 	"allotment/image"
 )
 
@@ -37,6 +38,8 @@ func machineArgs(o Options) []string {
 	args = append(args,
 		"-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon",
 		"-device", "i6300esb", "-action", "watchdog=reset",
+		"-chardev", "socket,id=api,server=on,wait=off,path="+value(apiFile(o.Dir)),
+		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=api,name="+api.PortName,
 		"-netdev", "user,id=net"+forwards(o.Forward), "-device", "virtio-net-pci,netdev=net,romfile=")
 	args = append(args, firmwareArgs(o)...)
 	if o.Disk != "" {
@@ -128,4 +131,5 @@ func value(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 func overlayFile(dir string) string { return filepath.Join(dir, "disk.qcow2") }
 func varsFile(dir string) string    { return filepath.Join(dir, "vars.fd") }
 func socketFile(dir string) string  { return filepath.Join(dir, "qmp.sock") }
+func apiFile(dir string) string     { return filepath.Join(dir, "api.sock") }
 func logFile(dir string) string     { return filepath.Join(dir, "console.log") }

@@ -17,6 +17,7 @@ func TestMachineArgs(t *testing.T) {
 		has, lack []string
 	}{
 		{"bios", Options{Firmware: BIOS, Disk: "d"}, []string{"-accel tcg", "-machine q35 ", "-smp 1", "-m 1024"}, []string{"pflash"}},
+		{"api", Options{Disk: "d"}, []string{"wait=off,path=/m/api.sock", "virtserialport,chardev=api,name=org.allotment.api"}, nil},
 		{"uefi", Options{Disk: "d"}, []string{"OVMF_CODE_4M.fd", "unit=1,format=raw,file=/m/vars.fd"}, []string{"smm=on"}},
 		{"secure", Options{Firmware: UEFISecure, Disk: "d"},
 			[]string{"q35,smm=on", "property=secure,value=on", "OVMF_CODE_4M.secboot.fd"}, nil},

@@ -13,6 +13,7 @@ type RunOptions struct {
 	Machine    Options // Forward and Console are Run's own
 	UntilReady bool    // end when the page has answered
 	Quiet      bool    // do not show the console
+	Name       string  // under which allot device finds the machine
 }
 
 // settle is how long a system has to shut itself down, wall time.
@@ -47,6 +48,11 @@ func Run(ctx context.Context, o RunOptions, out io.Writer) error {
 		return err
 	}
 	defer v.Close()
+	name, unshare, err := v.Share(o.Name)
+	if err != nil {
+		return err
+	}
+	defer unshare()
 	ready, stop := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w (%s)", ErrLimit, limit))
 	defer stop()
 	page, err := v.Get(ready, http80, "/")
@@ -57,6 +63,7 @@ func Run(ctx context.Context, o RunOptions, out io.Writer) error {
 		return err
 	}
 	report(v, page, out)
+	fmt.Fprintf(out, "Ask it with: allot device --vm %s health\n", name)
 	if o.UntilReady {
 		return powerDown(v, out)
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"allotment/api"
 )
 
 // Kind tells what an Event is.
@@ -36,6 +38,7 @@ type VM struct {
 	opts    Options
 	process *process
 	qmp     *qmpClient
+	api     *api.Client
 	pid     int // of QEMU itself, which process may be a wrapper of
 	started time.Time
 	cancel  context.CancelCauseFunc
@@ -67,7 +70,8 @@ func Start(ctx context.Context, o Options) (*VM, error) {
 	if err := prepare(ctx, o); err != nil {
 		return nil, fmt.Errorf("cannot prepare machine in %q: %w", o.Dir, err)
 	}
-	v := &VM{opts: o, started: time.Now(), events: newJournal[Event](), ended: make(chan struct{})}
+	v := &VM{opts: o, started: time.Now(), api: api.Port(apiFile(o.Dir)), events: newJournal[Event](),
+		ended: make(chan struct{})}
 	if v.log, err = os.OpenFile(logFile(o.Dir), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err != nil {
 		return nil, err
 	}
@@ -90,6 +94,7 @@ func Start(ctx context.Context, o Options) (*VM, error) {
 // powerOn runs QEMU, connects to it and lets the machine go. Where it fails, no process is left.
 func (v *VM) powerOn(life context.Context) error {
 	os.Remove(socketFile(v.opts.Dir)) // of an earlier run
+	os.Remove(apiFile(v.opts.Dir))
 	listener, err := net.Listen("unix", socketFile(v.opts.Dir))
 	if err != nil {
 		return err
@@ -141,6 +146,7 @@ func (v *VM) connect(life context.Context, listener net.Listener) error {
 func (v *VM) attend(life context.Context) {
 	<-v.process.exited
 	<-v.qmp.done
+	v.api.Close()
 	v.out.flush()
 	v.log.Close()
 	switch said := strings.TrimSpace(v.process.said.String()); {
