@@ -25,7 +25,7 @@ import (
 
 // treeCode is the code that decides the bytes of a tree, and of the tar and EROFS files made of it.
 var treeCode = []string{
-	"go.mod", "builder/layers.go", "builder/deb", "builder/profile", "builder/rootfs", "image/erofs", "image/layer",
+	"go.mod", "builder/layers.go", "builder/image.go", "builder/registry", "builder/deb", "builder/profile", "builder/rootfs", "image/erofs", "image/layer",
 	"image/verity/verity.go",
 }
 
@@ -35,6 +35,7 @@ type Layer struct {
 	Tar      string // canonical tar file of the layer's own paths
 	EROFS    string
 	Packages []lock.Package
+	Image    string // of a registry that it is made of; empty: none
 }
 
 // module is a module whose layers are made.
@@ -101,7 +102,7 @@ func (b *build) layer(ctx context.Context, t *tools.Root, chain []*profile.Tree)
 	if err != nil {
 		return nil, err
 	}
-	l.Name, l.Packages = decl.Name, b.Lock.Trees[decl.Name][b.Arch]
+	l.Name, l.Packages, l.Image = decl.Name, b.Lock.Trees[decl.Name][b.Arch], decl.Image
 	return l, nil
 }
 
@@ -164,6 +165,10 @@ func (b *build) makeLayer(ctx context.Context, t *tools.Root, chain []*profile.T
 // tree assembles the tree of the last declaration of a chain, on top of the one below it, which is returned as well.
 func (b *build) tree(ctx context.Context, chain []*profile.Tree) (tree, base *rootfs.Tree, err error) {
 	for _, decl := range chain {
+		if decl.Image != "" { // which lies on nothing
+			tree, err = b.imageTree(ctx, decl)
+			return tree, nil, err
+		}
 		debs, err := b.debs(ctx, b.Lock.Trees[decl.Name][b.Arch])
 		if err != nil {
 			return nil, nil, err
@@ -217,6 +222,13 @@ func (b *build) treeKey(chain []*profile.Tree) (string, error) {
 		without := *decl
 		without.Dir = "" // where a clone lies does not matter
 		parts = append(parts, without, files, b.Lock.Trees[decl.Name][b.Arch])
+		if decl.Image != "" { // so that an image is judged anew when the policy has changed
+			policy, err := b.Source.Key(registryFolder)
+			if err != nil {
+				return "", err
+			}
+			parts = append(parts, policy)
+		}
 	}
 	return cache.Key(parts...), nil
 }

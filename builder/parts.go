@@ -32,7 +32,7 @@ func (b *build) writePackages(base, programs string, layers []*Layer) (Output, e
 		},
 	}
 	for _, l := range layers {
-		img.Parts = append(img.Parts, sbom.Part{Name: l.Name, Packages: l.Packages})
+		img.Parts = append(img.Parts, sbom.Part{Name: l.Name, Packages: l.Packages, Image: l.Image})
 	}
 	var text bytes.Buffer
 	if err := sbom.Write(&text, img); err != nil {

@@ -10,6 +10,7 @@ const maxID = 59999
 func checkTree(d *document, prefix string, t *Tree, a Accounts, known bool) {
 	at := func(key string) string { return join(prefix, key) }
 	checkPackages(d, at, t)
+	checkImage(d, at, t)
 	for key, patterns := range map[string][]string{"include": t.Include, "remove": t.Remove} {
 		for i, p := range patterns {
 			d.pattern(item(at(key), i), p)
@@ -41,6 +42,19 @@ func checkTree(d *document, prefix string, t *Tree, a Accounts, known bool) {
 		if x.Mode == "" && x.Owner == "" {
 			d.fault(key, "give mode, owner or both", "mode for %q changes nothing", x.Path)
 		}
+	}
+}
+
+// checkImage checks a tree that is an OCI image: nothing of Debian lies below it or in it.
+func checkImage(d *document, at func(string) string, t *Tree) {
+	if t.Image == "" {
+		return
+	}
+	if err := CheckImage(t.Image); err != nil {
+		d.fault(at("image"), err.Error(), "image %q is not usable", t.Image)
+	}
+	if t.Base != "" || len(t.Packages)+len(t.PackagesAMD64)+len(t.PackagesARM64)+len(t.Without) > 0 || t.CABundle {
+		d.fault(at("image"), "take base, packages, without and ca-bundle out", "a tree is either an image or made of packages")
 	}
 }
 

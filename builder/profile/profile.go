@@ -56,6 +56,7 @@ type Debian struct {
 type Tree struct {
 	Name          string   `toml:"-"`                        // by which the lock knows it
 	Base          string   `toml:"base,omitempty"`           // the tree below, whose packages and users are already there
+	Image         string   `toml:"image,omitempty"`          // an OCI image, HOST/NAME@sha256:DIGEST, in place of base and packages
 	Packages      []string `toml:"packages"`                 // Debian packages; their dependencies follow
 	PackagesAMD64 []string `toml:"packages-amd64,omitempty"` // more of them for one architecture
 	PackagesARM64 []string `toml:"packages-arm64,omitempty"`

@@ -12,34 +12,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 
+	"allotment/builder/profile"
 	"allotment/image"
 	"allotment/internal/cache"
 	"allotment/internal/progress"
 	"allotment/internal/run"
 )
-
-// referenceForm is a name with a registry's host and a digest; tags can move and so are not allowed.
-var referenceForm = regexp.MustCompile(
-	`^[a-z0-9.-]+(:[0-9]+)?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+@sha256:[0-9a-f]{64}$`)
-
-// CheckReference tells what is wrong with a reference: it must name the registry's host and pin the image by digest.
-func CheckReference(ref string) error {
-	if !referenceForm.MatchString(ref) {
-		return fmt.Errorf("image %q is not usable: want HOST/NAME@sha256:DIGEST", ref)
-	}
-	host, _, _ := strings.Cut(ref, "/")
-	if !strings.ContainsAny(host, ".:") && host != "localhost" {
-		return fmt.Errorf("image %q is not usable: %q is not the host of a registry; write it out, such as docker.io", ref, host)
-	}
-	return nil
-}
 
 // Source is where images come from and who judges them.
 type Source struct {
@@ -59,8 +43,8 @@ type Image struct {
 
 // Fetch returns the image at ref for arch, from the cache if the same policy has let it in before.
 func (s *Source) Fetch(ctx context.Context, ref string, arch image.Arch) (*Image, error) {
-	if err := CheckReference(ref); err != nil {
-		return nil, err
+	if err := profile.CheckImage(ref); err != nil {
+		return nil, fmt.Errorf("cannot use image %q: %w", ref, err)
 	}
 	policy, err := readFolder(s.Policy)
 	if err != nil {

@@ -47,6 +47,19 @@ func Build(ctx context.Context, pkgs []Deb, decl *profile.Tree, base *Tree) (*Tr
 	return t, nil
 }
 
+// BuildImage makes the tree of what decl declares on top of an OCI image, whose accounts, libraries and documentation are
+// its maker's business.
+func BuildImage(img *Tree, decl *profile.Tree) (*Tree, error) {
+	t := img.Clone()
+	t.Accounts = profile.Accounts{}.With(decl)
+	d := declaration{Tree: decl, t: t, base: New(), unpacked: img}
+	if err := d.apply(); err != nil {
+		return nil, fmt.Errorf("cannot make tree %q: %w", decl.Name, err)
+	}
+	d.warnOfLinks()
+	return t, nil
+}
+
 // inOrder puts base-files first, because it ships the links /bin, /lib and /sbin, which others' paths lead through.
 func inOrder(pkgs []Deb) []Deb {
 	return slices.SortedFunc(slices.Values(pkgs), func(a, b Deb) int {
@@ -96,7 +109,7 @@ func (d *declaration) apply() error {
 		return err
 	}
 	d.remove()
-	if len(d.Users)+len(d.Groups) > 0 {
+	if len(d.Users)+len(d.Groups) > 0 && d.Image == "" {
 		if err := d.t.writeAccounts(d.t.Accounts); err != nil {
 			return err
 		}
@@ -123,10 +136,14 @@ func (d *declaration) check() error {
 	if len(missing) > 0 {
 		return fmt.Errorf("libraries are missing; include them, or remove what needs them:\n  %s", strings.Join(missing, "\n  "))
 	}
+	d.warnOfLinks()
+	return nil
+}
+
+func (d *declaration) warnOfLinks() {
 	for _, l := range d.t.brokenLinks(d.unpacked) {
 		d.t.Warnings = append(d.t.Warnings, fmt.Sprintf("tree %q: include and remove leave a link into nothing: %s", d.Name, l))
 	}
-	return nil
 }
 
 // include drops what fits no pattern, but for the folders that lead to what does.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ type Image struct {
 type Part struct {
 	Name     string
 	Packages []lock.Package
+	Image    string // of an OCI registry that the part is made of, HOST/NAME@sha256:DIGEST; empty: none
 	Modules  []GoModule
 }
 
@@ -145,6 +147,9 @@ func newDocument(img Image) document {
 		for _, deb := range part.Packages {
 			d.add(p.SPDXID, "CONTAINS", debian(deb))
 		}
+		if part.Image != "" {
+			d.add(p.SPDXID, "CONTAINS", oci(part.Image))
+		}
 		for _, m := range part.Modules {
 			d.add(p.SPDXID, "CONTAINS", golang(m))
 		}
@@ -208,6 +213,18 @@ func golang(m GoModule) spdxPackage {
 	sum := sha256.Sum256([]byte(m.Path + "@" + m.Version))
 	out := newPackage(fmt.Sprintf("go-%s-%s", m.Path, hex.EncodeToString(sum[:6])), m.Path, m.Version)
 	out.ExternalRefs = []externalRef{purl(fmt.Sprintf("golang/%s@%s", m.Path, escape(m.Version)))}
+	return out
+}
+
+// oci describes an image of a registry; what is in it, its own maker must tell.
+func oci(ref string) spdxPackage {
+	repository, digest, _ := strings.Cut(ref, "@")
+	name := path.Base(repository)
+	hex := strings.TrimPrefix(digest, "sha256:")
+	out := newPackage(fmt.Sprintf("oci-%s-%s", name, hex[:min(12, len(hex))]), name, digest)
+	out.DownloadLocation = ref
+	out.Checksums = []checksum{{"SHA256", hex}}
+	out.ExternalRefs = []externalRef{purl(fmt.Sprintf("oci/%s@%s?repository_url=%s", name, escape(digest), url.QueryEscape(repository)))}
 	return out
 }
 

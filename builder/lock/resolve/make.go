@@ -156,6 +156,10 @@ func (r *resolver) tree(ctx context.Context, name string) error {
 	if slices.Contains(r.active, name) {
 		return fmt.Errorf("cannot resolve tree %q: it is its own base, by way of %s", name, strings.Join(r.active, ", "))
 	}
+	if t.Image != "" { // the registry's business
+		r.done[name] = nil
+		return nil
+	}
 	r.active = append(r.active, name)
 	defer func() { r.active = r.active[:len(r.active)-1] }()
 	w := wish{packages: t.Packages, without: t.Without}
