@@ -92,10 +92,15 @@ func (s *Server) access(c net.Conn) api.Access {
 		return api.Owner
 	}
 	uid, err := peer(u)
-	switch {
-	case err != nil:
+	if err != nil {
 		return api.Public
-	case uid == 0:
+	}
+	return s.class(uid)
+}
+
+// class is that of a user of the host.
+func (s *Server) class(uid uint32) api.Access {
+	if uid == 0 {
 		return api.Owner
 	}
 	return s.config.Access[uid]
