@@ -9,20 +9,28 @@ import (
 // Code says what kind of error it is.
 type Code string
 
-// The codes.
+// The codes, with their meaning in docs/formats/api.md.
 const (
-	Invalid  Code = "invalid"   // the request cannot be understood, or a setting does not fit; see Faults
-	Refused  Code = "refused"   // the caller may not
-	NotFound Code = "not-found" // there is no such module, service, task, ...
-	Conflict Code = "conflict"  // not in the state that the box is in
-	Busy     Code = "busy"      // too much at once
-	Internal Code = "internal"  // the box's own failure
+	Invalid  Code = "invalid"
+	Refused  Code = "refused"
+	NotFound Code = "not-found"
+	Conflict Code = "conflict"
+	Busy     Code = "busy"
+	Internal Code = "internal"
 )
 
-// status are the HTTP statuses of the codes.
-var status = map[Code]int{
-	Invalid: http.StatusUnprocessableEntity, Refused: http.StatusForbidden, NotFound: http.StatusNotFound,
-	Conflict: http.StatusConflict, Busy: http.StatusServiceUnavailable, Internal: http.StatusInternalServerError,
+// codes are all codes with the HTTP status that goes with each.
+var codes = []struct {
+	code   Code
+	status int
+	when   string
+}{
+	{Invalid, http.StatusUnprocessableEntity, "the request cannot be understood, or a setting does not fit"},
+	{Refused, http.StatusForbidden, "the caller may not"},
+	{NotFound, http.StatusNotFound, "there is no such module, service, task or route"},
+	{Conflict, http.StatusConflict, "not in the state that the box is in"},
+	{Busy, http.StatusServiceUnavailable, "too much at once"},
+	{Internal, http.StatusInternalServerError, "the box failed"},
 }
 
 // Error is an answer that is not what was asked for. Message is for people.
@@ -55,8 +63,10 @@ func (e *Error) Error() string {
 
 // Status is the HTTP status that goes with the code.
 func (e *Error) Status() int {
-	if s, ok := status[e.Code]; ok {
-		return s
+	for _, c := range codes {
+		if c.code == e.Code {
+			return c.status
+		}
 	}
 	return http.StatusInternalServerError
 }
