@@ -77,7 +77,7 @@ func newSpec(s *plan.Service, at places) (*specs.Spec, error) {
 		return nil, fmt.Errorf("cannot make the system call filter of %q: %w", s.ID, err)
 	}
 	filter.Architectures = []specs.Arch{nativeArch()} // the trees hold no binaries of sister architectures
-	filter.Syscalls = narrowSockets(filter.Syscalls)
+	filter.Syscalls = narrowIoctl(narrowSockets(filter.Syscalls))
 	spec.Linux.Seccomp = filter
 	return spec, nil
 }

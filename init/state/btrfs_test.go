@@ -341,3 +341,24 @@ func TestVolumeShare(t *testing.T) {
 		}
 	}
 }
+
+// What a module could do if its containers might use btrfs' own requests: this is why init/container forbids them.
+func TestSubvolumesEscapeTheLimit(t *testing.T) {
+	onBtrfs(t, func(s *Store) {
+		if err := enableQuota(s.Root); err != nil {
+			t.Error(err)
+			return
+		}
+		path, err := s.Volume("web", plan.Volume{Name: "db", Quota: 16 << 20})
+		if err == nil {
+			err = createSubvolume(filepath.Join(path, "mine"))
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		if n, err := fillUp(filepath.Join(path, "mine", "a"), 20<<20); err != nil {
+			t.Errorf("after %d bytes: %v; if btrfs counts nested subvolumes now, init/container can allow them", n, err)
+		}
+	})
+}
