@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/mail"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -140,9 +139,13 @@ func checkCharacters(text string, lines bool) error {
 	return nil
 }
 
+// mailbox is the local part of an address as HTML's forms take it (HTML Standard, 4.10.5.1.5). Package net/mail would
+// bring package net into PID 1.
+var mailbox = regexp.MustCompile("^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}$")
+
 func isEmail(text string) bool {
-	a, err := mail.ParseAddress(text)
-	return err == nil && a.Name == "" && a.Address == text
+	local, host, ok := strings.Cut(text, "@")
+	return ok && mailbox.MatchString(local) && isName(host)
 }
 
 // hostLabels are the labels of a host name (RFC 1123, section 2.1), in any letter case.
