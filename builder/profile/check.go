@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -60,6 +61,17 @@ func (d *document) name(key, s string, form *regexp.Regexp) bool {
 	}
 	d.fault(key, "", "%s %q is not usable: want %s", last(key), s, forms[form])
 	return false
+}
+
+// CheckName tells what is wrong with the name of a module or profile.
+func CheckName(name string) error {
+	if nameForm.MatchString(name) {
+		return nil
+	}
+	if name == "" {
+		return errors.New("the name is missing")
+	}
+	return fmt.Errorf("the name is not usable: want %s", forms[nameForm])
 }
 
 var forms = map[*regexp.Regexp]string{

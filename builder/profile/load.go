@@ -237,7 +237,7 @@ func (l *loader) module(path string, trees map[string]*Tree) (*document, *Module
 	if !ok {
 		return d, nil
 	}
-	name := filepath.Base(filepath.Dir(path))
+	name := folderOf(path)
 	m.Tree.Name, m.Tree.Dir = name, filepath.Dir(path)
 	accounts, known := l.base(d, "tree", &m.Tree, trees)
 	checkTree(d, "tree", &m.Tree, accounts, known)
@@ -248,6 +248,14 @@ func (l *loader) module(path string, trees map[string]*Tree) (*document, *Module
 	m.Users = accounts.ImageUsers()
 	m.Importance = orDefault(m.Importance, "normal")
 	return d, m
+}
+
+// folderOf is the name of the folder that a file is in, also where the path is only the file's name.
+func folderOf(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	return filepath.Base(filepath.Dir(path))
 }
 
 func orDefault(s, def string) string {

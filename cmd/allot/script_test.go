@@ -90,7 +90,7 @@ title = "Small"
 version = "1.0"
 channel = "candidate"
 arch = ["amd64", "arm64"]
-modules = ["web"]
+modules = ["page"]
 outputs = ["raw.zst"]
 
 [network]
