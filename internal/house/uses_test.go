@@ -19,11 +19,11 @@ type useRule struct {
 
 var useRules = []useRule{
 	{names: []string{"os/exec"},
-		only: []string{"internal/run", "builder/tools", "qemu-tests/vm", "init/reaper"},
+		only: []string{"internal/run", "builder/tools", "qemu-tests/vm", "init/reaper", "qemu-tests/probe"},
 		why:  "one package on each side starts processes, so that none is forgotten, waited for twice or left behind"},
 	{names: []string{"syscall.ForkExec", "syscall.StartProcess", "os.StartProcess",
 		"syscall.Wait4", "golang.org/x/sys/unix.Wait4", "golang.org/x/sys/unix.Waitid"},
-		only: []string{"internal/run", "builder/tools", "qemu-tests/vm", "init/reaper"},
+		only: []string{"internal/run", "builder/tools", "qemu-tests/vm", "init/reaper", "qemu-tests/probe"},
 		why:  "one package on each side starts processes and waits for them: two that wait steal each other's children"},
 	{names: []string{"log", "math/rand"},
 		why: "libraries do not log, log/slog is injected where it is needed; randomness that matters is crypto/rand"},
