@@ -11,6 +11,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"allotment/image"
 )
 
 // HealthPath is answered by the gateway itself, whatever the modules do.
@@ -27,6 +29,16 @@ type Route struct {
 	Title  string `json:"title"`  // of the module, for people
 	Target string `json:"target"` // URL of scheme http without a path
 	Ready  bool   `json:"ready"`  // false: visitors are told to wait, and nothing is forwarded
+	Strip  bool   `json:"strip"`  // the module gets paths without the prefix, and the prefix as X-Script-Name
+}
+
+// Routes are those of one module's web endpoint at target.
+func Routes(h *image.HTTP, title, target string, ready bool) []Route {
+	all := []Route{{Path: h.Path, Title: title, Target: target, Ready: ready, Strip: h.Strip}}
+	for _, path := range h.Also {
+		all = append(all, Route{Path: path, Title: title, Target: target, Ready: ready})
+	}
+	return all
 }
 
 // ReadConfig reads the file at path.
@@ -46,6 +58,20 @@ func ReadConfig(path string) (Config, error) {
 type route struct {
 	Route
 	target *url.URL
+	prefix string // the path without a slash at its end
+}
+
+// plain tells whether a path can be stripped: its prefix must not be written with escapes, as no browser does.
+func (r *route) plain(u *url.URL) bool {
+	return !r.Strip || u.RawPath == "" || strings.HasPrefix(u.RawPath, r.prefix)
+}
+
+// strip takes the prefix off. What is left begins with one slash: a module could take two for another host.
+func (r *route) strip(u *url.URL) {
+	u.Path = "/" + strings.TrimLeft(strings.TrimPrefix(u.Path, r.prefix), "/")
+	if u.RawPath != "" {
+		u.RawPath = "/" + strings.TrimLeft(strings.TrimPrefix(u.RawPath, r.prefix), "/")
+	}
 }
 
 // table holds routes, those with longer paths first.
@@ -61,17 +87,20 @@ func newTable(c Config) (table, error) {
 		if !strings.HasPrefix(r.Path, "/") {
 			return nil, fmt.Errorf("cannot route %q: want a path that begins with /", r.Path)
 		}
-		t = append(t, route{r, u})
+		prefix := strings.TrimSuffix(r.Path, "/")
+		if prefix == "" {
+			r.Strip = false // there is nothing to take off
+		}
+		t = append(t, route{r, u, prefix})
 	}
-	slices.SortStableFunc(t, func(a, b route) int { return cmp.Compare(len(b.Path), len(a.Path)) })
+	slices.SortStableFunc(t, func(a, b route) int { return cmp.Compare(len(b.prefix), len(a.prefix)) })
 	return t, nil
 }
 
 // find returns the route with the longest prefix of path, nil if there is none.
 func (t table) find(path string) *route {
 	for i := range t {
-		prefix := strings.TrimSuffix(t[i].Path, "/")
-		if rest, ok := strings.CutPrefix(path, prefix); ok && (rest == "" || rest[0] == '/') {
+		if rest, ok := strings.CutPrefix(path, t[i].prefix); ok && (rest == "" || rest[0] == '/') {
 			return &t[i]
 		}
 	}

@@ -25,6 +25,7 @@ type Limits struct {
 	PerClient    int           // per IPv4 address or IPv6 /64
 	DialModule   time.Duration
 	AnswerModule time.Duration // until a module's response headers
+	UpgradedIdle time.Duration // of a connection that goes on with another protocol, such as WebSocket
 }
 
 // DefaultLimits fit a small box: what a visitor's browser does stays far below them.
@@ -34,6 +35,7 @@ func DefaultLimits() Limits {
 		BodyGrace: time.Minute, BodyRate: 512, HeaderBytes: 32 << 10,
 		Connections: 1024, PerClient: 128,
 		DialModule: 5 * time.Second, AnswerModule: 2 * time.Minute,
+		UpgradedIdle: 10 * time.Minute,
 	}
 }
 
@@ -103,6 +105,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case rt == nil:
 			page(w, http.StatusNotFound, "Nothing is here", "This server has no page at this address.")
+		case !rt.plain(r.URL):
+			page(w, http.StatusBadRequest, "This address is not understood", "The link that led here is broken.")
 		case !rt.Ready:
 			wait(w, http.StatusServiceUnavailable, rt.Title)
 		default:
@@ -119,7 +123,7 @@ func hasDotSegment(path string) bool {
 // identityHeaders are what modules may take as proof of who a visitor is, or where from. No client may send them.
 var identityHeaders = []string{
 	"Client-Ip", "Cf-Connecting-Ip", "Proxy", "Remote-Email", "Remote-Groups", "Remote-Name", "Remote-User",
-	"True-Client-Ip", "X-Client-Cert", "X-Client-Ip", "X-Original-Url", "X-Real-Ip", "X-Rewrite-Url", "X-Ssl-Client-Cert",
+	"True-Client-Ip", "X-Client-Cert", "X-Client-Ip", "X-Original-Url", "X-Real-Ip", "X-Rewrite-Url", "X-Script-Name", "X-Ssl-Client-Cert",
 }
 
 // identityPrefixes are the same for whole families of headers.
@@ -130,6 +134,9 @@ func rewrite(p *httputil.ProxyRequest) {
 	rt := p.In.Context().Value(routeKey{}).(*route)
 	p.SetURL(rt.target)
 	p.Out.Host = p.In.Host
+	if rt.Strip {
+		rt.strip(p.Out.URL)
+	}
 	for name := range p.Out.Header {
 		// CGI turns both - and _ into _, so X_Forwarded_For would count as X-Forwarded-For in a module.
 		if strings.Contains(name, "_") || slices.Contains(identityHeaders, name) ||
@@ -139,6 +146,9 @@ func rewrite(p *httputil.ProxyRequest) {
 	}
 	p.Out.Trailer = nil // headers that come late, past the check above
 	p.SetXForwarded()
+	if rt.Strip {
+		p.Out.Header.Set("X-Script-Name", rt.prefix)
+	}
 }
 
 func (g *Gateway) moduleFailed(w http.ResponseWriter, r *http.Request, err error) {

@@ -2,15 +2,20 @@ package gateway
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
+
+	"allotment/image"
 )
 
 // serve starts a gateway with the limits on a free port and returns its address.
@@ -111,7 +116,7 @@ func TestRoutes(t *testing.T) {
 var spoofed = []string{
 	"X-Forwarded-For", "6.6.6.6", "X-Forwarded-Host", "evil", "X-Forwarded-Proto", "gopher", "X-Forwarded-User", "root",
 	"Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6", "Remote-User", "root", "X_Forwarded_For", "6.6.6.6",
-	"X-Remote-User", "root", "X-Auth-Request-User", "root", "Proxy", "http://evil",
+	"X-Remote-User", "root", "X-Auth-Request-User", "root", "Proxy", "http://evil", "X-Script-Name", "/evil",
 }
 
 func TestClientCannotSpoof(t *testing.T) {
@@ -138,6 +143,34 @@ func TestClientCannotSpoof(t *testing.T) {
 	for i := 0; i < len(spoofed); i += 2 {
 		if len(direct.Values(spoofed[i])) == 0 {
 			t.Errorf("%s does not arrive even without the gateway", spoofed[i])
+		}
+	}
+}
+
+// raw tells the path as it came and where the module is told to be.
+func raw(what string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s %s as %q", what, r.RequestURI, r.Header.Values("X-Script-Name"))
+	}
+}
+
+func TestStrip(t *testing.T) {
+	calendar := Routes(&image.HTTP{Path: "/calendar", Strip: true, Also: []string{"/.well-known/caldav"}}, "Calendar",
+		module(t, raw("calendar")), true)
+	web := Routes(&image.HTTP{Path: "/", Strip: true}, "Web", module(t, raw("web")), true)
+	addr, _ := serve(t, Config{Routes: append(calendar, web...)}, DefaultLimits())
+	for _, c := range []struct{ path, body string }{
+		{"/calendar/a?b=/calendar", `calendar /a?b=/calendar as ["/calendar"]`},
+		{"/calendar", `calendar / as ["/calendar"]`},
+		{"/calendar/", `calendar / as ["/calendar"]`},
+		{"/calendar/a%2Fb/%C3%A9", `calendar /a%2Fb/%C3%A9 as ["/calendar"]`},
+		{"/calendar//evil.example/a", `calendar /evil.example/a as ["/calendar"]`},
+		{"/c%61lendar/a", "not understood"},
+		{"/.well-known/caldav", `calendar /.well-known/caldav as []`},
+		{"/calendars", `web /calendars as []`},
+	} {
+		if _, body, _ := get(t, addr, c.path, "X-Script-Name", "/evil"); !strings.Contains(body, c.body) {
+			t.Errorf("%s: %q, want %q", c.path, body, c.body)
 		}
 	}
 }
@@ -222,6 +255,62 @@ func TestSwitchedProtocols(t *testing.T) {
 	if line, err := in.ReadString('\n'); line != "echo hello\n" {
 		t.Errorf("%q, %v", line, err)
 	}
+}
+
+// upgrade makes a connection that goes on with another protocol; the module's end is in the channel.
+func upgrade(t *testing.T, limits Limits) (client net.Conn, in *bufio.Reader, moduleEnd net.Conn) {
+	t.Helper()
+	ends := make(chan net.Conn, 1)
+	target := module(t, func(w http.ResponseWriter, r *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		ends <- c
+	})
+	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, limits)
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+	in = bufio.NewReader(c)
+	if r, err := http.ReadResponse(in, nil); err != nil || r.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("%v, %v", r, err)
+	}
+	moduleEnd = <-ends
+	t.Cleanup(func() { moduleEnd.Close() })
+	return c, in, moduleEnd
+}
+
+func TestUpgradedConnectionsEndWhenIdle(t *testing.T) {
+	limits := DefaultLimits()
+	limits.UpgradedIdle = 300 * time.Millisecond
+	c, in, m := upgrade(t, limits)
+	// The module alone speaks, for longer than the limit in all: the client stays.
+	for i := range 8 {
+		fmt.Fprintln(m, i)
+		if line, err := in.ReadString('\n'); line != fmt.Sprintln(i) {
+			t.Fatalf("%d: %q, %v", i, line, err)
+		}
+		time.Sleep(limits.UpgradedIdle / 4)
+	}
+	// Then nobody does.
+	if rest := closed(t, c); rest != "" {
+		t.Errorf("%q", rest)
+	}
+	closed(t, m) // the module's connection is not left behind
+
+	limits.UpgradedIdle = time.Hour // the twin
+	c, _, m = upgrade(t, limits)
+	c.SetReadDeadline(time.Now().Add(time.Second))
+	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection with an hour of patience: %v", err)
+	}
+	m.Close()
 }
 
 // closed waits until the gateway gives up on a connection, or fails after ten seconds.
@@ -338,6 +427,28 @@ func FuzzFind(f *testing.F) {
 		}
 		if r := tab.find(path); r != nil && !strings.HasPrefix(path+"/", strings.TrimSuffix(prefix, "/")+"/") {
 			t.Errorf("%q leads to %q", path, prefix)
+		}
+	})
+}
+
+func FuzzStrip(f *testing.F) {
+	f.Add("/a/b%2Fc")
+	f.Add("/%61")
+	f.Add("/a//b")
+	tab, err := newTable(Config{Routes: []Route{{Path: "/a", Target: "http://m:1", Strip: true}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, path string) {
+		u, err := url.ParseRequestURI(path)
+		if err != nil || u.Host != "" || tab.find(u.Path) == nil || !tab[0].plain(u) {
+			return
+		}
+		before := u.Path
+		tab[0].strip(u)
+		again, err := url.ParseRequestURI(u.EscapedPath())
+		if err != nil || again.Path != u.Path || again.Host != "" || !strings.HasSuffix(before, strings.TrimPrefix(u.Path, "/")) {
+			t.Errorf("%q becomes %q, %v", path, u.EscapedPath(), err)
 		}
 	})
 }

@@ -1,13 +1,14 @@
 package gateway
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/netip"
-	"sync"
 	"time"
+
+	"allotment/internal/limit"
 )
 
 // guard bounds how long a client can hold a request by sending or taking slowly. Fixed timeouts of http.Server would
@@ -17,7 +18,7 @@ func (g *Gateway) guard(w http.ResponseWriter, r *http.Request) *guardedWriter {
 	if r.Body != nil && r.Body != http.NoBody {
 		r.Body = &guardedBody{ReadCloser: r.Body, control: control, limits: &g.limits, start: time.Now()}
 	}
-	return &guardedWriter{ResponseWriter: w, control: control, timeout: g.limits.Write}
+	return &guardedWriter{ResponseWriter: w, control: control, limits: &g.limits}
 }
 
 type guardedBody struct {
@@ -43,10 +44,10 @@ func (b *guardedBody) Read(p []byte) (int, error) {
 type guardedWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController
-	timeout time.Duration
+	limits  *Limits
 }
 
-func (w *guardedWriter) extend() { w.control.SetWriteDeadline(time.Now().Add(w.timeout)) }
+func (w *guardedWriter) extend() { w.control.SetWriteDeadline(time.Now().Add(w.limits.Write)) }
 
 // Write implements io.Writer.
 func (w *guardedWriter) Write(p []byte) (int, error) {
@@ -54,80 +55,49 @@ func (w *guardedWriter) Write(p []byte) (int, error) {
 	return w.ResponseWriter.Write(p)
 }
 
+// Hijack implements http.Hijacker, for connections that go on with another protocol such as WebSocket (RFC 6455).
+func (w *guardedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	c, rw, err := w.control.Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	u := &upgradedConn{Conn: c, idle: w.limits.UpgradedIdle, write: w.limits.Write}
+	u.stir()
+	return u, rw, nil
+}
+
+// upgradedConn ends a connection on which neither side sends for long. Both ways pass through it, so each keeps the other up.
+type upgradedConn struct {
+	net.Conn
+	idle, write time.Duration
+}
+
+func (c *upgradedConn) stir() { c.SetReadDeadline(time.Now().Add(c.idle)) }
+
+// Read implements io.Reader.
+func (c *upgradedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if n > 0 {
+		c.stir()
+	}
+	return n, err
+}
+
+// Write implements io.Writer.
+func (c *upgradedConn) Write(p []byte) (int, error) {
+	c.SetWriteDeadline(time.Now().Add(c.write))
+	n, err := c.Conn.Write(p)
+	if n > 0 {
+		c.stir()
+	}
+	return n, err
+}
+
 // Unwrap is for http.ResponseController.
 func (w *guardedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Limit bounds the connections that l accepts, in all and per client; what is over the bound is closed at once.
+// Limit bounds the connections that l accepts, in all and per client; what is over the bound is closed at once. A client is
+// an IPv4 address, or the network that a site gets of IPv6.
 func Limit(l net.Listener, limits Limits) net.Listener {
-	return &limitedListener{Listener: l, limits: limits, open: map[netip.Prefix]int{}}
-}
-
-type limitedListener struct {
-	net.Listener
-	limits Limits
-
-	mu    sync.Mutex
-	total int
-	open  map[netip.Prefix]int
-}
-
-// Accept implements net.Listener.
-func (l *limitedListener) Accept() (net.Conn, error) {
-	for {
-		c, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		client := clientOf(c.RemoteAddr())
-		if l.enter(client) {
-			return &limitedConn{Conn: c, leave: sync.OnceFunc(func() { l.leave(client) })}, nil
-		}
-		c.Close()
-	}
-}
-
-func (l *limitedListener) enter(client netip.Prefix) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.total >= l.limits.Connections || l.open[client] >= l.limits.PerClient {
-		return false
-	}
-	l.total++
-	l.open[client]++
-	return true
-}
-
-func (l *limitedListener) leave(client netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.total--
-	if l.open[client]--; l.open[client] == 0 {
-		delete(l.open, client)
-	}
-}
-
-// clientOf is what counts as one client: an IPv4 address, or the network that a site gets of IPv6.
-func clientOf(a net.Addr) netip.Prefix {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	addr := t.AddrPort().Addr().Unmap().WithZone("")
-	bits := 32
-	if addr.Is6() {
-		bits = 64
-	}
-	p, _ := addr.Prefix(bits)
-	return p
-}
-
-type limitedConn struct {
-	net.Conn
-	leave func()
-}
-
-// Close implements net.Conn.
-func (c *limitedConn) Close() error {
-	c.leave()
-	return c.Conn.Close()
+	return limit.Listen(l, limit.Bounds{Total: limits.Connections, PerClient: limits.PerClient, IPv6Bits: 64})
 }

@@ -1,5 +1,6 @@
 // Allot-gateway runs the gateway: allot-gateway CONFIG, with the listening socket as file descriptor 3. SIGHUP
-// makes it read CONFIG again, SIGTERM ends it when the requests under way are done.
+// makes it read CONFIG again, SIGTERM ends it when the requests under way are done. It needs a user of its own, who can
+// read the folder that CONFIG is in; nothing else of the file system is open to it.
 package main
 
 import (
@@ -11,13 +12,13 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
-	"syscall"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"allotment/gateway"
+	"allotment/init/confine"
 )
 
 const (
@@ -39,13 +40,7 @@ func main() {
 }
 
 func run(path string, log *slog.Logger) error {
-	debug.SetMemoryLimit(memoryLimit)
-	debug.SetGCPercent(50)
-	// Inherited from the supervisor is a score that would make the kernel kill anything else before.
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("0"), 0); err != nil {
-		return fmt.Errorf("cannot take my place among those short of memory: %w", err)
-	}
-	if err := dropPrivileges(); err != nil {
+	if err := confine.Self(filepath.Dir(path), memoryLimit); err != nil {
 		return err
 	}
 	c, err := gateway.ReadConfig(path)
@@ -93,15 +88,4 @@ func obey(signals <-chan os.Signal, server *http.Server, g *gateway.Gateway, pat
 			log.Error("keeping the former routes", "error", err)
 		}
 	}
-}
-
-// dropPrivileges makes sure that neither this process nor a child can gain any. It refuses to go on as root.
-func dropPrivileges() error {
-	if os.Geteuid() == 0 {
-		return errors.New("cannot run as root: the gateway needs a user of its own")
-	}
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
-		return fmt.Errorf("cannot give up new privileges: %w", errno)
-	}
-	return nil
 }

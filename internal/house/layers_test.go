@@ -17,7 +17,7 @@ type layerRule struct {
 
 // deviceSide is what runs on the box.
 var deviceSide = []string{"init", "updater", "portal", "gateway", "dns",
-	"cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-updater", "cmd/allot-portal", "cmd/allot-gateway"}
+	"cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-updater", "cmd/allot-portal", "cmd/allot-gateway", "cmd/allot-resolver"}
 
 var layerRules = []layerRule{
 	{from: []string{"image"}, forbid: []string{""}, except: []string{"image", "internal/run"}, // mkfs.erofs is a program
