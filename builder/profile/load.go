@@ -95,6 +95,11 @@ func (l *loader) profile(path string) *Profile {
 		}
 		return nil
 	}
+	return l.profileOf(path, text)
+}
+
+// profileOf reads the text of a profile that would lie at path.
+func (l *loader) profileOf(path string, text []byte) *Profile {
 	p := &Profile{File: path, Trees: map[string]*Tree{}}
 	d, ok := l.decode(path, text, p)
 	if !ok {
