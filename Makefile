@@ -29,7 +29,7 @@ export GOFLAGS    := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench repro repro-twin clean-cache
+.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench bench-modules repro repro-twin clean-cache
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -65,6 +65,9 @@ vulnerabilities:
 
 bench: $(KEYS)
 	go run ./bench --keys $(KEYS) --write docs/benchmarks.md
+
+bench-modules: $(KEYS)
+	go run ./bench/modules --keys $(KEYS) --write docs/modules/measured.md
 
 repro:
 	hack/repro $(PROFILE) $(ARCH)

@@ -21,7 +21,7 @@ import (
 func main() {
 	tools.EnterIfAsked()
 	var o options
-	flag.StringVar(&o.profile, "profile", "garden-club", "the `name` of the profile to build")
+	flag.StringVar(&o.profile, "profile", "minimal", "the `name` of the profile to build")
 	flag.StringVar(&o.keys, "keys", "keys", "`folder` of the signing keys")
 	flag.IntVar(&o.runs, "runs", 3, "`times` that each system is booted; the median counts")
 	write := flag.String("write", "", "also write the table to this `file`")
