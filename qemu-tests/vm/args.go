@@ -39,8 +39,8 @@ func machineArgs(o Options) []string {
 		"-device", "virtio-rng-pci", "-device", "virtio-balloon-pci,id=balloon",
 		"-device", "i6300esb", "-action", "watchdog=reset",
 		"-chardev", "socket,id=api,server=on,wait=off,path="+value(apiFile(o.Dir)),
-		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=api,name="+api.PortName,
-		"-netdev", "user,id=net"+forwards(o.Forward), "-device", "virtio-net-pci,netdev=net,romfile=")
+		"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=api,name="+api.PortName)
+	args = append(args, networkArgs(o)...)
 	args = append(args, firmwareArgs(o)...)
 	if o.Disk != "" {
 		args = append(args, diskArgs(o)...)
@@ -52,6 +52,17 @@ func machineArgs(o Options) []string {
 		args = append(args, "-initrd", o.Initrd)
 	}
 	return append(args, o.Args...)
+}
+
+func networkArgs(o Options) []string {
+	user := "user,id=net" + forwards(o.Forward)
+	switch o.Network {
+	case NoNetwork:
+		return []string{"-nic", "none"}
+	case IPv6Only:
+		user += ",ipv4=off,ipv6=on"
+	}
+	return []string{"-netdev", user, "-device", "virtio-net-pci,netdev=net,romfile="}
 }
 
 // forwards asks for a free host port for each of the machine's ports.

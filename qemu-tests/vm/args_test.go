@@ -24,6 +24,8 @@ func TestMachineArgs(t *testing.T) {
 		{"arm64", Options{Arch: image.ARM64, Disk: "d"},
 			[]string{"virt,gic-version=3", "max,pauth-impdef=on", "AAVMF_CODE.no-secboot.fd"}, []string{"q35", "VGA"}},
 		{"forward", Options{Disk: "d", Forward: []int{80}}, []string{"hostfwd=tcp:127.0.0.1:0-:80"}, nil},
+		{"ipv6", Options{Disk: "d", Network: IPv6Only}, []string{"user,id=net,ipv4=off,ipv6=on", "virtio-net-pci"}, nil},
+		{"no network", Options{Disk: "d", Network: NoNetwork}, []string{"-nic none"}, []string{"virtio-net-pci"}},
 		{"log", Options{Disk: "d", LogWrites: "a,b"}, []string{"log.filename=a,,b", "drive=logged"}, nil},
 		{"kernel", Options{Kernel: "k", Initrd: "i", CommandLine: "quiet panic=5"},
 			[]string{"-kernel k", "-initrd i", "-append quiet panic=5"}, []string{"drive="}},
@@ -58,6 +60,7 @@ func TestCommandLineIsQuoted(t *testing.T) {
 func TestOptionsThatCannotBe(t *testing.T) {
 	good := Options{Tools: &tools.Root{}, Dir: "/m", Disk: "d"}
 	for name, change := range map[string]func(*Options){
+		"forward": func(o *Options) { o.Network, o.Forward = IPv6Only, []int{80} },
 		"no tools":      func(o *Options) { o.Tools = nil },
 		"no folder":     func(o *Options) { o.Dir = "" },
 		"nothing there": func(o *Options) { o.Disk = "" },

@@ -32,6 +32,16 @@ const (
 	USB        Bus = "usb"
 )
 
+// Network is what a machine's network card leads to.
+type Network string
+
+// The kinds of network.
+const (
+	BothFamilies Network = ""     // QEMU's own network, with IPv4 and IPv6
+	IPv6Only     Network = "ipv6" // the same without IPv4; QEMU forwards no ports there
+	NoNetwork    Network = "none" // the machine has no card
+)
+
 // Options describe a machine. Only Tools and Dir must be set, and Disk or Kernel.
 type Options struct {
 	Tools    *tools.Root
@@ -46,6 +56,7 @@ type Options struct {
 	Bus      Bus    // default VirtioBlk
 
 	Vars    string // EFI variable store to begin with in place of the firmware's empty one
+	Network Network
 	Forward []int  // TCP ports of the machine that get a free port of 127.0.0.1 each; see VM.Address
 
 	Kernel, Initrd, CommandLine string // boot this kernel directly
@@ -89,6 +100,8 @@ func (o Options) defaults() (Options, error) {
 		return o, fmt.Errorf("cannot start a machine with neither disk nor kernel")
 	case o.Firmware == BIOS && !o.Arch.BootsBIOS():
 		return o, fmt.Errorf("cannot start %s with BIOS: use uefi or uefi-secure", o.Arch)
+	case o.Network != BothFamilies && len(o.Forward) > 0:
+		return o, fmt.Errorf("cannot forward ports into a network of kind %q", o.Network)
 	case o.LogWrites != "" && o.Disk == "":
 		return o, fmt.Errorf("cannot record the writes of a machine without a disk")
 	}
