@@ -74,11 +74,12 @@ const (
 
 // dhcp4 keeps one address by DHCP. Its states are its methods: selecting, bound, renewing, rebinding.
 type dhcp4 struct {
-	server exchanger
-	clock  timekeeper
-	report func(*Lease) // each new lease; nil when there is none any more
-	lease  *Lease
-	retry  time.Duration
+	server  exchanger
+	clock   timekeeper
+	report  func(*Lease) // each new lease; nil when there is none any more
+	trouble func(error)  // each failure; nil after each success
+	lease   *Lease
+	retry   time.Duration
 }
 
 // state is a state of the lease; it does its work and returns the next one.
@@ -99,6 +100,7 @@ func (d *dhcp4) run(ctx context.Context) {
 func (d *dhcp4) selecting(ctx context.Context) state {
 	l, err := d.server.request(ctx)
 	if err != nil {
+		d.trouble(err)
 		d.clock.Sleep(ctx, d.retry/2+rand.N(d.retry))
 		d.retry = min(lastRetry, 2*d.retry)
 		return d.selecting
@@ -109,6 +111,7 @@ func (d *dhcp4) selecting(ctx context.Context) state {
 func (d *dhcp4) bind(l *Lease) state {
 	d.retry = firstRetry
 	d.lease = l
+	d.trouble(nil)
 	d.report(l)
 	return d.bound
 }
@@ -135,10 +138,11 @@ func (d *dhcp4) extend(ctx context.Context, ask func(context.Context, *Lease) (*
 		return next
 	}
 	l, err := ask(ctx, d.lease)
-	switch {
-	case err == nil:
+	if err == nil {
 		return d.bind(l)
-	case errors.Is(err, errRefused):
+	}
+	d.trouble(err)
+	if errors.Is(err, errRefused) {
 		return d.lost
 	}
 	left := d.until(end)

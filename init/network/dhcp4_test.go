@@ -84,7 +84,7 @@ func TestLeaseMachine(t *testing.T) {
 			clock := &fakeTime{now: time.Unix(0, 0)}
 			server := &script{clock: clock, start: clock.now, steps: c.steps, stop: stop}
 			var reports strings.Builder
-			d := &dhcp4{server: server, clock: clock, report: func(l *Lease) {
+			d := &dhcp4{server: server, clock: clock, trouble: func(error) {}, report: func(l *Lease) {
 				if l == nil {
 					reports.WriteString("-")
 					return
@@ -107,7 +107,7 @@ func TestNoLeaseIsUsedAfterItsEnd(t *testing.T) {
 	clock := &fakeTime{now: time.Unix(0, 0)}
 	server := &script{clock: clock, start: clock.now, steps: append([]string{"ok"}, slices.Repeat([]string{"silent"}, 40)...), stop: stop}
 	var lostAt time.Duration
-	d := &dhcp4{server: server, clock: clock, report: func(l *Lease) {
+	d := &dhcp4{server: server, clock: clock, trouble: func(error) {}, report: func(l *Lease) {
 		if l == nil {
 			lostAt = clock.now.Sub(server.start)
 		}
@@ -115,6 +115,65 @@ func TestNoLeaseIsUsedAfterItsEnd(t *testing.T) {
 	d.run(ctx)
 	if lostAt != time.Hour {
 		t.Errorf("a lease of an hour was used for %v", lostAt)
+	}
+}
+
+// Whoever looks for the cause finds it in the log, and not a thousand times.
+func TestTroubleIsReported(t *testing.T) {
+	clock := &fakeTime{now: time.Unix(0, 0)}
+	var reports []string
+	u := NewUplink(image.Network{}, "", func(Status) {}, func(err error) {
+		reports = append(reports, err.Error()+"@"+clock.now.Sub(time.Unix(0, 0)).Round(time.Minute).String())
+	})
+	u.clock = clock
+	ctx, stop := context.WithCancel(context.Background())
+	server := &script{clock: clock, start: clock.now, stop: stop,
+		steps: append(slices.Repeat([]string{"silent"}, 100), "ok", "nak", "ok")}
+	d := &dhcp4{server: server, clock: clock, report: func(*Lease) {}, trouble: func(err error) { u.complain(trouble{"DHCPv4", err}) }}
+	d.run(ctx)
+	// Asking a hundred times takes more than an hour and a half; the refusal comes half an hour after the first lease.
+	if len(reports) != 4 || reports[0] != "silent@0s" || !strings.HasPrefix(reports[1], "silent@1h") ||
+		!strings.HasPrefix(reports[2], errRefused.Error()) || !strings.HasPrefix(reports[3], "the script is over") {
+		t.Errorf("%q", reports)
+	}
+}
+
+// What a client of a link says once the link is left is about another one than the link used now.
+func TestLateNewsIsNotTaken(t *testing.T) {
+	isolated(t)
+	plug(t, "late", netip.MustParsePrefix("192.0.2.1/24"))
+	states := make(chan Status, 16)
+	u := NewUplink(image.Network{Mode: "static", Interface: "late", Addresses: []string{"192.0.2.10/24"}},
+		t.TempDir()+"/resolv.conf", func(s Status) { states <- s }, func(err error) { t.Log(err) })
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- u.Run(ctx) }()
+	await(t, states, "a link", func(s Status) bool { return s.Link == "late" })
+	left, leave := context.WithCancel(ctx)
+	lease := func(address string) *Lease6 {
+		return &Lease6{DNS: []netip.Addr{netip.MustParseAddr(address)}}
+	}
+	leave()
+	u.heard <- message{ctx, lease("2001:db8::1")}
+	u.heard <- message{left, lease("2001:db8::2")} // what send may do when both its cases are ready
+	u.heard <- message{left, nil}                  // now the one before is done with, and so is the first of all
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if got := u.resolvers(); len(got) != 1 || got[0].String() != "2001:db8::1" {
+		t.Errorf("resolvers %v", got)
+	}
+}
+
+func TestResolversOfTheLink(t *testing.T) {
+	router := netip.MustParseAddr("fe80::1")
+	u := NewUplink(image.Network{}, "", func(Status) {}, func(error) {})
+	u.link = &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "eth7"}}
+	u.lease6 = &Lease6{DNS: []netip.Addr{router}}
+	u.advertised = []resolver{{addr: router}, {addr: netip.MustParseAddr("2001:db8::53")}}
+	if got := u.resolvers(); len(got) != 2 || got[0].String() != "fe80::1%eth7" || got[1].String() != "2001:db8::53" {
+		t.Errorf("resolvers %v", got)
 	}
 }
 

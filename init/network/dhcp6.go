@@ -28,6 +28,7 @@ type dhcp6 struct {
 	managed bool
 	clock   timekeeper
 	report  func(*Lease6)
+	trouble func(error) // each failure; nil after each success
 }
 
 const information = 24 * time.Hour // until the resolvers are asked for again if there is no address (RFC 8415, 21.23)
@@ -38,11 +39,13 @@ func (d *dhcp6) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		l, err := d.ask(ctx)
 		if err != nil {
+			d.trouble(err)
 			d.clock.Sleep(ctx, retry)
 			retry = min(lastRetry, 2*retry)
 			continue
 		}
 		retry = firstRetry
+		d.trouble(nil)
 		d.report(l)
 		d.clock.Sleep(ctx, l.Renew)
 	}

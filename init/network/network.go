@@ -39,7 +39,7 @@ type Uplink struct {
 	clock   timekeeper
 	logErr  func(error)
 	changed chan struct{}
-	leases  chan any // *Lease, *Lease6 and routerNews of the running clients
+	heard   chan message
 
 	link       netlink.Link // nil: none
 	cancel     context.CancelFunc
@@ -48,6 +48,20 @@ type Uplink struct {
 	lease6     *Lease6
 	advertised []resolver
 	last       Status
+	troubles   map[string]time.Time // when the trouble of a client was last reported
+}
+
+// message is what a running client or a router tells: *Lease, lost, *Lease6, routerNews or trouble. It counts only while
+// the link that it came by is used, which is as long as ctx.
+type message struct {
+	ctx  context.Context
+	news any
+}
+
+// trouble is why a client has no success.
+type trouble struct {
+	client string
+	err    error // nil: it has success again
 }
 
 // routerNews are resolvers that a router advertised on a link.
@@ -64,7 +78,7 @@ type lost struct{}
 func NewUplink(c image.Network, resolv string, report func(Status), logErr func(error)) *Uplink {
 	return &Uplink{
 		config: c, resolv: resolv, report: report, logErr: logErr, clock: systemTime{},
-		changed: make(chan struct{}, 1), leases: make(chan any),
+		changed: make(chan struct{}, 1), heard: make(chan message), troubles: map[string]time.Time{},
 	}
 }
 
@@ -93,8 +107,10 @@ func (u *Uplink) Run(ctx context.Context) error {
 			return fmt.Errorf("cannot follow the network's changes: %w", err)
 		case <-u.changed:
 			u.update(ctx)
-		case news := <-u.leases:
-			u.take(ctx, news)
+		case m := <-u.heard:
+			if m.ctx.Err() == nil { // by now the link may have been left
+				u.take(m.news)
+			}
 		}
 	}
 }
@@ -121,13 +137,10 @@ func (u *Uplink) listen(ctx context.Context, socket *nl.NetlinkSocket) error {
 	}
 }
 
-// send hands news on unless the link that they came by was left.
+// send hands news on until the link that they came by is left.
 func (u *Uplink) send(ctx context.Context, news any) {
-	if ctx.Err() != nil {
-		return
-	}
 	select {
-	case u.leases <- news:
+	case u.heard <- message{ctx, news}:
 	case <-ctx.Done():
 	}
 }
@@ -218,6 +231,7 @@ func (u *Uplink) join(ctx context.Context, l netlink.Link) {
 			}
 			u.send(ctx, lease)
 		},
+		trouble: func(err error) { u.send(ctx, trouble{"DHCPv4", err}) },
 	}
 	go client.run(ctx)
 }
@@ -232,6 +246,7 @@ func (u *Uplink) leave() {
 		u.dropLease()
 	}
 	u.link, u.lease6, u.advertised, u.flags = nil, nil, nil, 0
+	clear(u.troubles)
 }
 
 // followRouters starts DHCPv6 when a router asks for it.
@@ -252,13 +267,14 @@ func (u *Uplink) followRouters(ctx context.Context) {
 	u.cancel = func() { stop(); cancel() }
 	client := &dhcp6{
 		link: u.link.Attrs().Name, mac: u.link.Attrs().HardwareAddr, managed: flags&flagManaged != 0, clock: u.clock,
-		report: func(l *Lease6) { u.send(ctx, l) },
+		report:  func(l *Lease6) { u.send(ctx, l) },
+		trouble: func(err error) { u.send(ctx, trouble{"DHCPv6", err}) },
 	}
 	go client.run(ctx)
 }
 
 // take applies what a client or a router told.
-func (u *Uplink) take(ctx context.Context, news any) {
+func (u *Uplink) take(news any) {
 	if u.link == nil {
 		return
 	}
@@ -282,8 +298,26 @@ func (u *Uplink) take(ctx context.Context, news any) {
 		if n.index == u.link.Attrs().Index {
 			u.advertised = merge(u.advertised, n.resolvers, u.clock.Now())
 		}
+	case trouble:
+		u.complain(n)
 	}
 	u.publish()
+}
+
+// quiet is for how long no more is said of a client that goes on having no success.
+const quiet = time.Hour
+
+// complain reports a client's trouble when it begins and then now and again.
+func (u *Uplink) complain(t trouble) {
+	now := u.clock.Now()
+	said, before := u.troubles[t.client]
+	switch {
+	case t.err == nil:
+		delete(u.troubles, t.client)
+	case !before || now.Sub(said) >= quiet || now.Before(said):
+		u.troubles[t.client] = now
+		u.logErr(t.err)
+	}
 }
 
 func (u *Uplink) dropLease() {
@@ -356,6 +390,9 @@ func usable(addrs []netlink.Addr) []netip.Prefix {
 func (u *Uplink) resolvers() []netip.Addr {
 	var out []netip.Addr
 	add := func(a netip.Addr) {
+		if a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" && u.link != nil {
+			a = a.WithZone(u.link.Attrs().Name) // without it nobody knows on which link that is
+		}
 		if !slices.Contains(out, a) {
 			out = append(out, a)
 		}
