@@ -20,7 +20,7 @@ import (
 
 func newModule(c *common) *cobra.Command {
 	cmd := &cobra.Command{Use: "module", Short: "Make a module, or check what it declares"}
-	cmd.AddCommand(newModuleNew(c), newModuleCheck(c))
+	cmd.AddCommand(newModuleNew(c), newModuleCheck(c), newModuleRun(c))
 	return cmd
 }
 

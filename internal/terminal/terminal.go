@@ -46,12 +46,15 @@ type step struct {
 // New returns a Reporter that writes to f until Close is called, and draws bars if f is a terminal.
 func New(f *os.File) *Reporter {
 	r := &Reporter{out: f, now: time.Now, stop: make(chan struct{}), stopped: make(chan struct{})}
-	if columns(f) > 0 && os.Getenv("TERM") != "dumb" {
+	if Is(f) {
 		r.width = func() int { return columns(f) }
 	}
 	go r.tick()
 	return r
 }
+
+// Is tells whether f is a terminal that understands more than plain lines.
+func Is(f *os.File) bool { return columns(f) > 0 && os.Getenv("TERM") != "dumb" }
 
 // columns is the width of the terminal f, or 0 if f is none.
 func columns(f *os.File) int {
