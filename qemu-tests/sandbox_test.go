@@ -48,8 +48,16 @@ func bootProbes(t *testing.T) probes {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := start(t, vm.Options{Tools: b.tools, Firmware: vm.BIOS, Disk: b.raw, DiskSize: diskSize,
-		Forward: []int{80, peerPort, publicPort}, Limit: vm.Patience(15 * time.Minute)})
+	return b.bootProbes(t, vm.Options{DiskSize: diskSize})
+}
+
+func (b *built) bootProbes(t *testing.T, o vm.Options) probes {
+	t.Helper()
+	o.Tools, o.Firmware, o.Disk, o.Limit = b.tools, vm.BIOS, b.raw, vm.Patience(20*time.Minute)
+	if o.Network == vm.BothFamilies {
+		o.Forward = []int{80, peerPort, publicPort}
+	}
+	m := start(t, o)
 	line, err := m.WaitLine(t.Context(), anyOutcome)
 	if err != nil {
 		t.Fatal(err)

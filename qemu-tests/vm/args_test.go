@@ -60,7 +60,7 @@ func TestCommandLineIsQuoted(t *testing.T) {
 func TestOptionsThatCannotBe(t *testing.T) {
 	good := Options{Tools: &tools.Root{}, Dir: "/m", Disk: "d"}
 	for name, change := range map[string]func(*Options){
-		"forward": func(o *Options) { o.Network, o.Forward = IPv6Only, []int{80} },
+		"forward":       func(o *Options) { o.Network, o.Forward = IPv6Only, []int{80} },
 		"no tools":      func(o *Options) { o.Tools = nil },
 		"no folder":     func(o *Options) { o.Dir = "" },
 		"nothing there": func(o *Options) { o.Disk = "" },

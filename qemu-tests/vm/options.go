@@ -57,7 +57,7 @@ type Options struct {
 
 	Vars    string // EFI variable store to begin with in place of the firmware's empty one
 	Network Network
-	Forward []int  // TCP ports of the machine that get a free port of 127.0.0.1 each; see VM.Address
+	Forward []int // TCP ports of the machine that get a free port of 127.0.0.1 each; see VM.Address
 
 	Kernel, Initrd, CommandLine string // boot this kernel directly
 
