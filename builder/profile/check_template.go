@@ -68,21 +68,26 @@ func (c *moduleCheck) template(key, path string, t *image.Template) {
 		return
 	}
 	t.Text = string(text)
-	d := &document{file: path, text: text}
-	c.d.beside = append(c.d.beside, d)
+	c.d.beside = append(c.d.beside, checkText(path, t.Text, &c.m.Module))
+}
+
+// checkText checks the text of a template of a module.
+func checkText(path, text string, m *image.Module) *document {
+	d := &document{file: path, text: []byte(text)}
 	funcs := template.FuncMap{}
 	for _, name := range functions {
 		funcs[name] = func() string { return "" }
 	}
-	parsed, err := template.New("").Funcs(funcs).Parse(t.Text)
+	parsed, err := template.New("").Funcs(funcs).Parse(text)
 	if err != nil {
 		d.notParsed(err)
-		return
+		return d
 	}
 	if parsed.Tree != nil { // nil: the text is empty
-		w := templateWalk{d: d, known: dataOf(&c.m.Module)}
+		w := templateWalk{d: d, known: dataOf(m)}
 		w.node(parsed.Root, true)
 	}
+	return d
 }
 
 func readSmall(path string) ([]byte, error) {
