@@ -150,6 +150,11 @@ func linkName(link string) expr.Any {
 	return equals(name)
 }
 
+// by: the packet is from a socket that a process of the user made.
+func by(user uint32) condition {
+	return condition{&expr.Meta{Key: expr.MetaKeySKUID, Register: 1}, equals(binaryutil.NativeEndian.PutUint32(user))}
+}
+
 // connection: what connection tracking knows of the packet has one of the bits.
 func connection(key expr.CtKey, bits uint32) condition {
 	return condition{

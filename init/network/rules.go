@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"allotment/image"
@@ -64,6 +65,7 @@ func chains(r Rules) []chain {
 		internetChain(),
 		lanChain(),
 		forwardChain(r.Modules),
+		outputChain(r.Modules),
 		masqueradeChain(),
 	}
 }
@@ -230,6 +232,27 @@ func (c *chain) egress(m *plan.Module) {
 			c.add("egress of "+m.Name, jump(where), from(hostEnd(m)), protocol(number(e.Protocol)), toPort(uint16(p)))
 		}
 	}
+}
+
+// outputChain lets the host's two programs that speak with strangers reach no more than they are for. Their answers, and all
+// that other programs of the host send, pass.
+func outputChain(modules []*plan.Module) chain {
+	c := chain{name: "output", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityFilter}
+	c.add("answers", accept, connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED))
+	for _, m := range modules {
+		if m.HTTP == nil {
+			continue
+		}
+		for _, a := range addrs(m) {
+			c.add("the gateway to "+m.Name, accept, by(plan.GatewayID), destination(a), protocol(unix.IPPROTO_TCP), toPort(uint16(m.HTTP.Port)))
+		}
+	}
+	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		c.add("the resolver to others", accept, by(plan.ResolverID), protocol(p), toPort(dnsPort))
+	}
+	c.refuse("nothing else by the gateway", by(plan.GatewayID))
+	c.refuse("nothing else by the resolver", by(plan.ResolverID))
+	return c
 }
 
 // masqueradeChain gives what modules send outside the host's address. What comes from outside keeps its own.

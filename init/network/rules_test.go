@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -38,6 +39,7 @@ func newTown(t *testing.T) *town {
 	hostNetwork(t)
 	web, directory, mail, off := testModule("web", "2"), testModule("directory", "3"), testModule("mail", "4"), testModule("off", "5")
 	web.Peers = []plan.Peer{{Module: directory, Ports: []int{389}}}
+	web.HTTP = &image.HTTP{Port: 80}
 	web.Declared = &image.Module{
 		Egress: []image.Egress{{Ports: []int{443}}, {Protocol: "udp", Ports: []int{9000}}},
 		Ports:  []image.Port{{Port: 25, Expose: "public"}, {Port: 5222, Expose: "lan"}, {Port: 389, Expose: "none"}, {Port: 80, Expose: "public"}},
@@ -95,13 +97,30 @@ func (v *town) streets() error {
 	return nil
 }
 
+// hostUsers are programs of the host that do not run as root.
+var hostUsers = map[string]uintptr{"gateway": plan.GatewayID, "resolver": plan.ResolverID}
+
+func isRealRoot() bool {
+	b, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && slices.Equal(strings.Fields(string(b)), []string{"0", "0", "4294967295"})
+}
+
 // in runs f in somebody's network.
 func (v *town) in(t *testing.T, who string, f func() error) {
 	t.Helper()
-	n, ok := v.nets[who]
-	if ok {
+	if n, ok := v.nets[who]; ok {
 		n.do(t, f)
-	} else if err := f(); err != nil { // the host
+		return
+	}
+	err := inThread(func() error { // a process of the host
+		if user := hostUsers[who]; user != 0 {
+			if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, user, user, user); errno != 0 {
+				return errno
+			}
+		}
+		return f()
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 }
@@ -201,6 +220,9 @@ func (v *town) try(t *testing.T, a attempt, to, source string, within time.Durat
 
 // each calls f for every address of the attempt with the source of the same family.
 func (a attempt) each(f func(to, source, seen string)) {
+	if hostUsers[a.who] != 0 && !isRealRoot() {
+		return // of an ordinary user's namespace there is one user alone
+	}
 	pick := func(list string, i int) string {
 		all := strings.Split(list, ",")
 		return all[min(i, len(all)-1)]
@@ -237,6 +259,9 @@ func TestRulesLetThrough(t *testing.T) {
 		{who: "mail", to: hostInside, port: 80, seen: mail},
 		{who: "host", to: web, port: 80, seen: hostInside},
 		{who: "host", to: internet, port: 443, seen: hostUplink},
+		{who: "gateway", to: web, port: 80, seen: hostInside},
+		{who: "resolver", to: internet, port: 53, seen: hostUplink},
+		{who: "resolver", to: lan, port: 53, network: "udp", seen: hostUplink},
 		{who: "outside", source: internet, to: hostUplink, port: 25, seen: internet},
 		{who: "outside", source: lan, to: hostUplink, port: 5222, seen: lan},
 		{who: "outside", source: internet, to: hostUplink, port: 80, seen: internet},
@@ -278,6 +303,13 @@ func TestRulesRefuse(t *testing.T) {
 		{who: "web", to: hostUplink, port: 443, opens: noInput},
 		{who: "mail", to: hostUplink, port: 80, opens: noInput},
 		{who: "web", to: hostUplink, port: 53, network: "udp", opens: noInput},
+		{who: "gateway", to: web, port: 25, opens: "nothing else by the gateway"},
+		{who: "gateway", to: directory, port: 389, opens: "nothing else by the gateway"},
+		{who: "gateway", to: internet, port: 443, opens: "nothing else by the gateway"},
+		{who: "gateway", to: hostInside, port: 9000, opens: "nothing else by the gateway"},
+		{who: "gateway", to: hostInside, port: 53, network: "udp", opens: "nothing else by the gateway"},
+		{who: "resolver", to: web, port: 80, opens: "nothing else by the resolver"},
+		{who: "resolver", to: internet, port: 443, opens: "nothing else by the resolver"},
 		{who: "outside", source: internet, to: hostUplink, port: 9000, opens: "policy of input"},
 		{who: "outside", source: lan, to: hostUplink, port: 53, network: "udp", opens: "policy of input"},
 		{who: "outside", source: lan, to: web, port: 80,

@@ -43,7 +43,13 @@ const (
 	LDAPPort  = 389
 )
 
-// The host's own side of the bridge that the modules hang on.
+// Users of the host, and groups of the same number, that no module's range holds; trees/root.toml names them.
+const (
+	GatewayID  = 901
+	ResolverID = 902
+)
+
+// The host's addresses in the box's own network, which it shares with the modules.
 var (
 	HostIPv4 = netip.MustParsePrefix("10.209.0.1/16")
 	HostIPv6 = netip.MustParsePrefix("fd00:a110::1/64")
