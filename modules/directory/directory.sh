@@ -13,9 +13,9 @@ load() {
 }
 
 case $1 in
-start)
+start) # tests give an address
 	/usr/sbin/slapadd -f "$config" -b ou=probes,ou=people,o=organisation -l /run/config/probes.ldif
-	exec /usr/sbin/slapd -f "$config" -h ldap:// -d none # to standard error, and only what is grave
+	exec /usr/sbin/slapd -f "$config" -h "${2:-ldap://}" -d none # to standard error, and only what is grave
 	;;
 create) load /usr/share/allotment/organisation.ldif ;;
 restore) load "$dump" ;;
