@@ -54,9 +54,6 @@ func Host() error {
 	return configure(lo, hostAddrs...)
 }
 
-// Bridge is Host by its former name.
-func Bridge() error { return Host() }
-
 // configure gives the link its addresses and sets it up.
 func configure(link netlink.Link, addresses ...netip.Prefix) error {
 	for _, a := range addresses {

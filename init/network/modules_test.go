@@ -101,7 +101,7 @@ func TestFirewallFromOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { install(nil) })
-	if err := Firewall([]uint16{80}); err != nil {
+	if err := SetRules(Rules{Ports: []uint16{80}}); err != nil {
 		t.Fatal(err)
 	}
 	from := func(within time.Duration) (err error) {
@@ -111,7 +111,7 @@ func TestFirewallFromOutside(t *testing.T) {
 	if err := from(patience); err != nil {
 		t.Errorf("the open port is not reached: %v", err)
 	}
-	if err := Firewall(nil); err != nil { // replaces all rules
+	if err := SetRules(Rules{}); err != nil { // replaces all rules
 		t.Fatal(err)
 	}
 	if from(moment) == nil {

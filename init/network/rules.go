@@ -30,9 +30,6 @@ func SetRules(r Rules) error {
 	return setSysctl("ipv6/conf/all/forwarding", "1")
 }
 
-// Firewall sets the rules of a host without modules.
-func Firewall(ports []uint16) error { return SetRules(Rules{Ports: ports}) }
-
 // The ICMP types that a host must take in: errors, echo and, for IPv6, what makes addresses work at all (RFC 4890, 4.4).
 var (
 	icmp4Types = []byte{3, 8, 11, 12}

@@ -74,7 +74,7 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 
 // joinNetwork sets the network up and begins to follow it. No link is up before the firewall is.
 func (s *Supervisor) joinNetwork(ctx context.Context, running *sync.WaitGroup) error {
-	if err := network.Firewall(publicPorts); err != nil {
+	if err := network.SetRules(network.Rules{Ports: publicPorts, Modules: s.plan.Modules}); err != nil {
 		return err
 	}
 	if err := network.Loopback(); err != nil {
@@ -89,7 +89,7 @@ func (s *Supervisor) joinNetwork(ctx context.Context, running *sync.WaitGroup) e
 			s.send(eventBroken{"network", err})
 		}
 	})
-	return network.Bridge()
+	return network.Host()
 }
 
 // prepare makes what the module's services need, and returns the files of its layers. A layer that the store refuses is
