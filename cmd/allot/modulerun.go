@@ -139,8 +139,30 @@ func (d *developer) options(ctx context.Context) (builder.Options, error) {
 	}, nil
 }
 
-// lock resolves the packages that the profile asks for, unless that was done before.
+// lock is a part of the lock of a profile that has the same modules, or else packages are resolved, once.
 func (d *developer) lock(ctx context.Context, p *profile.Profile) (*lock.Lock, error) {
+	files, err := filepath.Glob(profilePath(d.source, "*"))
+	if err != nil {
+		return nil, err
+	}
+	for _, file := range files {
+		other, err := profile.Load(file)
+		if err != nil {
+			continue // it may name the module under work
+		}
+		l, err := lock.Read(lockPath(file))
+		if err != nil {
+			continue
+		}
+		if part, ok := l.Part(other, p); ok {
+			return part, nil
+		}
+	}
+	return d.resolve(ctx, p)
+}
+
+// resolve finds the packages that the profile asks for, unless that was done before.
+func (d *developer) resolve(ctx context.Context, p *profile.Profile) (*lock.Lock, error) {
 	key := cache.Key(lock.InputsOf(p.Trees, p.Archs))
 	path, err := d.cache.Make(ctx, "developer", "lock-"+key, func(tmp string) error {
 		report, done := d.progress()
@@ -224,10 +246,10 @@ func (d *developer) addresses(m *vm.VM, p *profile.Profile, shared string) {
 // logs shows what the module's services print.
 func (d *developer) logs(ctx context.Context, c *api.Client) {
 	for line, err := range c.Logs(ctx, api.LogQuery{Module: d.name, Lines: -1, Follow: true}) {
+		if err != nil && ctx.Err() == nil {
+			d.out.say("The logs have ended: %v", err)
+		}
 		if err != nil {
-			if ctx.Err() == nil {
-				d.out.say("The logs have ended: %v", err)
-			}
 			return
 		}
 		d.out.line(line.Service, line.Text)

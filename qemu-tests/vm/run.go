@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -13,7 +14,7 @@ type RunOptions struct {
 	Machine    Options // Forward and Console are Run's own
 	UntilReady bool    // end when the page has answered
 	Quiet      bool    // do not show the console
-	Name       string  // under which allot device finds the machine
+	Name       string  // under which allot device finds the machine; empty: machine
 }
 
 // settle is how long a system has to shut itself down, wall time.
@@ -48,7 +49,7 @@ func Run(ctx context.Context, o RunOptions, out io.Writer) error {
 		return err
 	}
 	defer v.Close()
-	name, unshare, err := v.Share(o.Name)
+	name, unshare, err := v.Share(cmp.Or(o.Name, "machine"))
 	if err != nil {
 		return err
 	}
