@@ -33,8 +33,10 @@ func TestPart(t *testing.T) {
 		t.Errorf("part %v", part)
 	}
 	for name, spoil := range map[string]func(*profile.Profile){
-		"another tree":         func(p *profile.Profile) { p.Trees["mail"] = &profile.Tree{Base: "debian-base"} },
-		"another package":      func(p *profile.Profile) { p.Trees["chat"] = &profile.Tree{Base: "debian-base", Packages: []string{"ejabberd"}} },
+		"another tree": func(p *profile.Profile) { p.Trees["mail"] = &profile.Tree{Base: "debian-base"} },
+		"another package": func(p *profile.Profile) {
+			p.Trees["chat"] = &profile.Tree{Base: "debian-base", Packages: []string{"ejabberd"}}
+		},
 		"another architecture": func(p *profile.Profile) { p.Archs = []image.Arch{"riscv64"} },
 	} {
 		p := want()
