@@ -106,6 +106,7 @@ var (
 	drop       = action{&expr.Verdict{Kind: expr.VerdictDrop}}
 	back       = action{&expr.Verdict{Kind: expr.VerdictReturn}}
 	masquerade = action{&expr.Masq{}}
+	untracked  = action{&expr.Notrack{}} // and goes on to the next rule
 )
 
 func jump(chain string) action { return action{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}} }
@@ -163,6 +164,12 @@ func connection(key expr.CtKey, bits uint32) condition {
 			Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: binaryutil.NativeEndian.PutUint32(0)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(0)},
 	}
+}
+
+// moreThan: so many connections that came to this rule are open.
+func moreThan(connections uint32) condition {
+	const over = 1 // NFT_CONNLIMIT_F_INV
+	return condition{&expr.Connlimit{Count: connections, Flags: over}}
 }
 
 // redirected: its destination was another one when it came in.

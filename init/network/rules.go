@@ -1,7 +1,9 @@
 package network
 
 import (
+	"errors"
 	"net/netip"
+	"os"
 	"slices"
 
 	"github.com/google/nftables"
@@ -24,6 +26,10 @@ func SetRules(r Rules) error {
 	if err := install(chains(r)); err != nil {
 		return err
 	}
+	// A small machine's kernel would remember some 8000 connections, and only the first network namespace can say so.
+	if err := setSysctl("netfilter/nf_conntrack_max", "65536"); err != nil && !errors.Is(err, os.ErrPermission) {
+		return err
+	}
 	if err := setSysctl("ipv4/ip_forward", "1"); err != nil {
 		return err
 	}
@@ -37,6 +43,9 @@ var (
 )
 
 const dnsPort = 53
+
+// mostConnections is how many connections of one module are remembered, so that others find room.
+const mostConnections = 4096
 
 // The box's own networks, and the host's addresses in them.
 var (
@@ -55,6 +64,7 @@ func addrs(m *plan.Module) []netip.Prefix {
 func chains(r Rules) []chain {
 	return []chain{
 		genuineChain(r.Modules),
+		namesChain(),
 		redirectChain(r),
 		outsideChain(r),
 		hostChain(r),
@@ -71,6 +81,9 @@ func chains(r Rules) []chain {
 func genuineChain(modules []*plan.Module) chain {
 	c := chain{name: "genuine", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityRaw}
 	c.add("the host's own", accept, from("lo"))
+	for _, a := range hostAddrs { // one packet each way: nothing to be remembered
+		c.add("questions for names", untracked, from(moduleLinks), destination(a), protocol(unix.IPPROTO_UDP), toPort(dnsPort))
+	}
 	for _, m := range modules {
 		for _, a := range addrs(m) {
 			c.add("a module's own address", accept, from(hostEnd(m)), source(a))
@@ -80,6 +93,15 @@ func genuineChain(modules []*plan.Module) chain {
 	for _, n := range ownNetworks {
 		c.add("spoofed from outside", drop, source(n))
 		c.add("the box's network is not the outside's business", drop, destination(n))
+	}
+	return c
+}
+
+// namesChain is for the resolver's answers what genuineChain is for the questions.
+func namesChain() chain {
+	c := chain{name: "names", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityRaw}
+	for _, a := range hostAddrs {
+		c.add("answers with names", untracked, to(moduleLinks), source(a), protocol(unix.IPPROTO_UDP), fromPort(dnsPort))
 	}
 	return c
 }
@@ -200,6 +222,7 @@ func forwardChain(modules []*plan.Module) chain {
 	c := chain{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, priority: nftables.ChainPriorityFilter, drop: true}
 	c.answers()
 	for _, m := range modules {
+		c.add("too many connections of "+m.Name, drop, from(hostEnd(m)), moreThan(mostConnections))
 		c.peers(m)
 		c.egress(m)
 	}

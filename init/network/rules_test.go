@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -390,6 +391,68 @@ func TestRulesOfOfferedPorts(t *testing.T) {
 	check(publicPort, v.rules, "the twin, not on trial", true)
 	check(gateway, closed, "on trial", false)
 	check(gateway, v.rules, "the twin, not on trial", true)
+}
+
+// A module cannot fill the kernel's memory of connections: neither with connections nor with questions for names.
+func TestConnectionsAreBounded(t *testing.T) {
+	v := newTown(t)
+	for bound, want := range map[uint32]int{2: 2, 100: 5} { // the second is the twin
+		rules := chains(v.rules)
+		for _, c := range rules {
+			for _, r := range c.rules {
+				for _, e := range r.exprs {
+					if l, ok := e.(*expr.Connlimit); ok {
+						l.Count = bound
+					}
+				}
+			}
+		}
+		if err := install(rules); err != nil {
+			t.Fatal(err)
+		}
+		reached := 0
+		v.in(t, "web", func() error {
+			for range 5 {
+				if c, err := net.DialTimeout("tcp", "10.209.0.3:389", moment); err == nil {
+					defer c.Close()
+					reached++
+				}
+			}
+			return nil
+		})
+		if reached != want {
+			t.Errorf("with a bound of %d, %d connections of 5 come about", bound, reached)
+		}
+	}
+	names := attempt{who: "web", to: hostInside, port: 53, network: "udp"}
+	for _, untracking := range []string{"", "questions for names,answers with names"} {
+		rules := chains(v.rules)
+		if untracking != "" {
+			rules = without(rules, untracking)
+		}
+		if err := install(rules); err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+			t.Fatal(err)
+		}
+		names.each(func(to, source, _ string) {
+			if _, err := v.try(t, names, to, source, patience); err != nil {
+				t.Errorf("%s: %v", to, err)
+			}
+		})
+		known := 0
+		for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
+			flows, err := netlink.ConntrackTableList(netlink.ConntrackTable, family)
+			if err != nil {
+				t.Fatal(err)
+			}
+			known += len(flows)
+		}
+		if (known > 0) != (untracking != "") {
+			t.Errorf("without %q %d questions for names are remembered", untracking, known)
+		}
+	}
 }
 
 func TestSpoofedAddresses(t *testing.T) {
