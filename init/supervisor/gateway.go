@@ -152,10 +152,8 @@ func (s *Supervisor) writeRoutes() {
 		if m.HTTP == nil {
 			continue
 		}
-		c.Routes = append(c.Routes, gateway.Route{
-			Path: m.HTTP.Path, Title: m.Title, Ready: allIn(s.unitsOf[m], ready),
-			Target: "http://" + net.JoinHostPort(m.IPv4.Addr().String(), strconv.Itoa(m.HTTP.Port)),
-		})
+		target := "http://" + net.JoinHostPort(m.IPv4.Addr().String(), strconv.Itoa(m.HTTP.Port))
+		c.Routes = append(c.Routes, gateway.Routes(m.HTTP, m.Title, target, allIn(s.unitsOf[m], ready))...)
 	}
 	b, err := json.Marshal(c)
 	if err != nil || string(b) == s.routes {
