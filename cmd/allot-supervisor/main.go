@@ -15,16 +15,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"allotment/image"
+	"allotment/init/apiserver"
 	"allotment/init/boot"
 	"allotment/init/console"
 	"allotment/init/container"
 	"allotment/init/reaper"
+	"allotment/init/resolver"
 	"allotment/init/state"
 	"allotment/init/supervisor"
 )
 
 const (
 	programs    = "/usr/lib/allotment/"
+	cgroups     = "/sys/fs/cgroup"
 	runDir      = "/run/allotment"
 	stateDir    = "/state"
 	heartbeatFD = 3
@@ -61,6 +64,10 @@ func run(screen *console.Console) (int, error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return 0, fmt.Errorf("cannot make %q: %w", runDir, err)
 	}
+	resolv := runDir + "/modules.resolv.conf"
+	if err := os.WriteFile(resolv, []byte(resolver.ResolvConf()), 0o644); err != nil {
+		return 0, fmt.Errorf("cannot tell modules their resolver: %w", err)
+	}
 	if err := protectFromOOM(); err != nil {
 		return 0, err
 	}
@@ -68,14 +75,18 @@ func run(screen *console.Console) (int, error) {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("cannot become the parent of containers: %w", err)
 	}
+	if err := supervisor.EnterGroup(cgroups); err != nil {
+		return 0, err
+	}
 	log := supervisor.NewLog(screen)
 	children := reaper.New()
 	s, err := supervisor.New(supervisor.Config{
 		Manifest: manifest, Slot: facts.Slot, Trial: facts.Trial,
-		Run: runDir, State: stateDir, Gateway: programs + "allot-gateway", Listen: ":80",
+		Run: runDir, State: stateDir, Gateway: programs + "allot-gateway", Resolver: programs + "allot-resolver",
+		Listen: ":80",
 		Container: container.Config{
-			Crun: "/usr/bin/crun", Self: programs + "allot-supervisor", Run: runDir, Cgroup: "/sys/fs/cgroup",
-			Resolv: runDir + "/resolv.conf",
+			Crun: "/usr/bin/crun", Self: programs + "allot-supervisor", Run: runDir, Cgroup: cgroups,
+			Resolv: resolv,
 		},
 		OpenState: func(ctx context.Context) (supervisor.State, error) {
 			unix.Unmount(stateDir, unix.MNT_DETACH) // what an earlier supervisor of this boot has left
@@ -83,6 +94,11 @@ func run(screen *console.Console) (int, error) {
 				Disk: facts.Disk, Root: stateDir, Layers: manifest.Layers, Seed: manifest.Seed,
 				Reaper: children, Log: log.Logger(),
 			})
+		},
+		Serve: func(ctx context.Context, box *supervisor.Box) {
+			if err := serve(ctx, box, log); err != nil {
+				log.Logger().Error("nobody answers the api", "error", err)
+			}
 		},
 		Heartbeat: os.NewFile(heartbeatFD, "heartbeat"), Console: screen, Log: log,
 	}, children)
@@ -92,6 +108,20 @@ func run(screen *console.Console) (int, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	return s.Run(ctx), nil
+}
+
+// serve answers the api until ctx ends.
+func serve(ctx context.Context, box *supervisor.Box, log *supervisor.Log) error {
+	c := apiserver.Config{Box: box}
+	if box.Info().Developer {
+		c.Developer = box
+	}
+	server, err := apiserver.New(c)
+	if err != nil {
+		return err
+	}
+	server.Listen(ctx, runDir+"/api.sock", log.Logger())
+	return nil
 }
 
 func readManifest(path string) (*image.Manifest, error) {

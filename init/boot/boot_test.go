@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"allotment/image"
 	"allotment/image/verity"
 )
@@ -135,7 +137,7 @@ func TestKeeper(t *testing.T) {
 	if !k.feeds(after(29)) || k.feeds(after(30)) || k.silent(after(29)) || !k.silent(after(30)) {
 		t.Error("a supervisor that never answers is not told from one that will")
 	}
-	k.beat(after(20))
+	k.beat(1, after(20))
 	if !k.feeds(after(49)) || k.silent(after(49)) || !k.silent(after(50)) {
 		t.Error("an answer does not count for 30 s")
 	}
@@ -202,4 +204,20 @@ func TestEnableControllers(t *testing.T) {
 func FuzzMountPoints(f *testing.F) {
 	f.Add(`26 24 0:31 / /run/with\040space\134 rw - overlay overlay rw`)
 	f.Fuzz(func(_ *testing.T, s string) { mountPoints(strings.NewReader(s)) })
+}
+
+// A supervisor that dies while it ends the box has said before what was asked for.
+func TestKeeperKnowsTheEnd(t *testing.T) {
+	for said, want := range map[string]int{
+		"\x01\x01": 0, "\x01o": unix.LINUX_REBOOT_CMD_POWER_OFF, "\x01r": unix.LINUX_REBOOT_CMD_RESTART,
+		"o\x01": unix.LINUX_REBOOT_CMD_POWER_OFF, // nobody takes it back
+	} {
+		var k keeper
+		for _, b := range []byte(said) {
+			k.beat(b, time.Now())
+		}
+		if k.end != want {
+			t.Errorf("after %q: %#x", said, k.end)
+		}
+	}
 }

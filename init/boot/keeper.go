@@ -1,6 +1,10 @@
 package boot
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 const (
 	silence     = 30 * time.Second // after which a supervisor counts as hung, and the watchdog gets nothing
@@ -15,11 +19,26 @@ type keeper struct {
 	lastStart time.Time
 	lastBeat  time.Time // of any supervisor since the boot; at first, the boot
 	crashes   []time.Time
+	end       int // command for reboot(2), once a supervisor has begun to end the box; 0 before
 }
+
+// What a beat says besides that the supervisor lives: it is ending the box.
+const (
+	beatPowerOff = 'o'
+	beatReboot   = 'r'
+)
 
 func (k *keeper) started(now time.Time) { k.lastStart = now }
 
-func (k *keeper) beat(now time.Time) { k.lastBeat = now }
+func (k *keeper) beat(b byte, now time.Time) {
+	k.lastBeat = now
+	switch b {
+	case beatPowerOff:
+		k.end = unix.LINUX_REBOOT_CMD_POWER_OFF
+	case beatReboot:
+		k.end = unix.LINUX_REBOOT_CMD_RESTART
+	}
+}
 
 // feeds tells whether the watchdog may be fed. A supervisor that is started again and again without ever answering
 // starves it.

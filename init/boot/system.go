@@ -172,11 +172,14 @@ func (s *supervisor) keepAlive() (command int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		switch code {
-		case 0:
+		switch {
+		case code == 0:
 			return unix.LINUX_REBOOT_CMD_POWER_OFF, nil
-		case 100:
+		case code == 100:
 			return unix.LINUX_REBOOT_CMD_RESTART, nil
+		case k.end != 0:
+			logf("supervisor: exit code %d while it ended the box, going on with that", code)
+			return k.end, nil
 		}
 		wait, ok := k.crashed(time.Now())
 		if !ok {
@@ -202,16 +205,20 @@ func (s *supervisor) runOnce(k *keeper) (int, error) {
 		return 0, err
 	}
 	k.started(time.Now())
-	heard := make(chan struct{}, 1)
+	heard := make(chan byte)
+	over := make(chan struct{})
+	defer close(over)
 	go func() {
 		defer resetOnPanic("supervisor")
 		for b := make([]byte, 64); ; {
-			if _, err := beats.Read(b); err != nil {
+			n, err := beats.Read(b)
+			if err != nil {
 				return // the supervisor or runOnce has closed its end
 			}
 			select {
-			case heard <- struct{}{}:
-			default:
+			case heard <- b[n-1]:
+			case <-over:
+				return
 			}
 		}
 	}()
@@ -221,8 +228,8 @@ func (s *supervisor) runOnce(k *keeper) (int, error) {
 		select {
 		case <-p.Done():
 			return p.ExitCode(), nil
-		case <-heard:
-			k.beat(time.Now())
+		case b := <-heard:
+			k.beat(b, time.Now())
 		case <-tick.C:
 		}
 		now := time.Now()

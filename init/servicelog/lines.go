@@ -75,4 +75,22 @@ func writeLine(w io.Writer, line []byte, b *bucket, dropped int, now time.Time) 
 	return 0
 }
 
-func stamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
+const stampForm = "2006-01-02T15:04:05.000Z"
+
+func stamp(t time.Time) string { return t.UTC().Format(stampForm) }
+
+// Stamped puts the time in front of what is written to w; each write is one line.
+func Stamped(w io.Writer, now func() time.Time) io.Writer { return stamped{w, now} }
+
+type stamped struct {
+	io.Writer
+	now func() time.Time
+}
+
+// Write implements io.Writer.
+func (s stamped) Write(line []byte) (int, error) {
+	if _, err := s.Writer.Write(append([]byte(stamp(s.now())+" "), line...)); err != nil {
+		return 0, err
+	}
+	return len(line), nil
+}

@@ -148,3 +148,73 @@ func FuzzCopy(f *testing.F) {
 		}
 	})
 }
+
+func texts(lines []Line) string {
+	var all []string
+	for _, l := range lines {
+		all = append(all, l.Text)
+	}
+	return strings.Join(all, " ")
+}
+
+func TestTail(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "page.log")
+	none, early, err := OpenTail(path, -1)
+	if err != nil || len(none) != 0 {
+		t.Fatalf("before there is a log: %v, %v", none, err)
+	}
+	l, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := ticking(time.Second)
+	w := Stamped(l, now)
+	for i := range 5 {
+		fmt.Fprintf(w, "line%d\n", i)
+	}
+	lines, tail, err := OpenTail(path, 2)
+	if err != nil || texts(lines) != "line3 line4" {
+		t.Fatalf("the last two: %v, %v", lines, err)
+	}
+	if want := time.Date(2026, 11, 22, 0, 0, 5, 0, time.UTC); !lines[1].Time.Equal(want) {
+		t.Errorf("the last is of %v", lines[1].Time)
+	}
+	l.Write([]byte("half"))
+	if lines, err := tail.Next(); err != nil || len(lines) != 0 {
+		t.Errorf("half a line: %v, %v", lines, err)
+	}
+	l.Write([]byte(" whole\n"))
+	l.rotate()
+	l.Write([]byte("rotated\n"))
+	if lines, err := tail.Next(); err != nil || texts(lines) != "half whole rotated" {
+		t.Errorf("over a rotation: %v, %v", lines, err)
+	}
+	all, again, err := OpenTail(path, -1)
+	if err != nil || texts(all) != "line0 line1 line2 line3 line4 half whole rotated" {
+		t.Errorf("all: %v, %v", all, err)
+	}
+	if lines, err := early.Next(); err != nil || texts(lines) != "rotated" {
+		t.Errorf("from the beginning on, what is kept in this file: %v, %v", lines, err)
+	}
+	for _, x := range []*Tail{early, tail, again} {
+		if err := x.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	l.Close()
+}
+
+func FuzzTail(f *testing.F) {
+	f.Add([]byte("2026-11-22T00:00:00.000Z one\ntwo\n\nhalf"))
+	f.Add([]byte{0xff, '\n', ' ', '\n'})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		whole := (&Tail{}).take(in)
+		pieces, cut := &Tail{}, []Line{}
+		for _, b := range in {
+			cut = append(cut, pieces.take([]byte{b})...)
+		}
+		if texts(whole) != texts(cut) || len(whole) != bytes.Count(in, []byte("\n")) {
+			t.Errorf("%d lines at once, %d byte by byte", len(whole), len(cut))
+		}
+	})
+}

@@ -4,23 +4,20 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"allotment/api"
 )
 
-// Events of stopping.
-type (
-	eventOverdue struct{} // services had their time to end
-	eventGivenUp struct{} // even killing them did not help
-)
-
-// The time budget of stopping. PID 1 ends by force what is left then.
+// The time budget of the end, beside what services may take (plan.Service.StopTimeout).
 const (
-	stopBudget = 30 * time.Second
-	killBudget = 10 * time.Second
+	bringUpEnd = 20 * time.Second // for what goes on beside the loop
+	tasksEnd   = 20 * time.Second
 
 	// Unmounting writes out what is in memory, which takes its time on a slow disk. A supervisor that PID 1 took for hung
 	// meanwhile would be started again instead of the box ending.
@@ -33,52 +30,58 @@ func (s *Supervisor) stop(why string) {
 		return
 	}
 	s.ending = true
+	close(s.ends)
+	s.writeBeat()
 	s.log.Warn("stopping", "why", why)
-	time.AfterFunc(stopBudget, func() { s.send(eventOverdue{}) })
-	time.AfterFunc(stopBudget+killBudget, func() { s.send(eventGivenUp{}) })
+	s.record(api.Event{Level: api.Fair, Kind: "box", Text: "the box stops: " + why}, nil)
+	for _, m := range s.modules {
+		for _, cancel := range m.tasks {
+			cancel()
+		}
+	}
+	time.AfterFunc(tasksEnd, func() { s.send(eventCall{f: s.giveTasksUp, done: make(chan struct{})}) })
 }
 
-// stopNext asks every unit to end that no unit still needs.
-func (s *Supervisor) stopNext(ctx context.Context) {
-	for _, u := range s.units {
-		if allIn(u.under, stopped) {
+// giveTasksUp lets the box end although tasks have not.
+func (s *Supervisor) giveTasksUp(context.Context) {
+	for _, m := range s.modules {
+		for id := range m.tasks {
+			s.log.Error("a task does not end", "task", id)
+		}
+		clear(m.tasks)
+	}
+}
+
+// stopNext asks those units to end that none of the others among them still needs.
+func (s *Supervisor) stopNext(ctx context.Context, units []*unit) {
+	for _, u := range units {
+		needed := slices.ContainsFunc(u.under, func(o *unit) bool {
+			return o.machine.state != stopped && slices.Contains(units, o)
+		})
+		if !needed {
 			s.perform(ctx, u, u.machine.stop(s.now()))
 		}
 	}
 }
 
-func (s *Supervisor) onOverdue(ctx context.Context) {
-	for _, u := range s.units {
-		if u.machine.state == stopped {
-			continue
-		}
-		s.log.Error("a service does not end in time", "unit", u.name)
-		u.machine.stop(s.now())
-		if u.process != nil {
-			s.perform(ctx, u, u.machine.overdue())
-		}
+func (s *Supervisor) ended() bool {
+	if !s.ending || !allIn(s.units, stopped) {
+		return false
 	}
+	return !slices.ContainsFunc(s.modules, func(m *module) bool { return len(m.tasks) > 0 })
 }
-
-// abandon lets the box end although units have not.
-func (s *Supervisor) abandon() {
-	for _, u := range s.units {
-		u.machine.state = stopped
-	}
-}
-
-func (s *Supervisor) ended() bool { return s.ending && allIn(s.units, stopped) }
 
 // tearDown gives everything back so that the state partition can be unmounted.
 func (s *Supervisor) tearDown() {
 	if err := s.clock.Save(); err != nil {
 		s.warn(err)
 	}
-	for _, m := range s.plan.Modules {
-		for _, u := range s.unitsOf[m] {
+	s.reading.Wait() // a file that is being read holds its file system
+	for _, m := range s.modules {
+		for _, u := range m.units {
 			u.job.(*serviceJob).close()
 		}
-		if err := s.runtime.Dismiss(m); err != nil {
+		if err := s.runtime.Dismiss(m.plan); err != nil {
 			s.warn(err)
 		}
 	}
@@ -137,4 +140,23 @@ func uptime() time.Duration {
 		return 0
 	}
 	return time.Duration(ts.Nano())
+}
+
+// What a heartbeat tells PID 1: that the supervisor lives, and if the box is ending, how. If the supervisor dies then, PID 1
+// ends the box in its place.
+const (
+	beatAlive    = 1
+	beatPowerOff = 'o'
+	beatReboot   = 'r'
+)
+
+func (s *Supervisor) writeBeat() {
+	b := byte(beatAlive)
+	switch {
+	case s.ending && s.exit == Reboot:
+		b = beatReboot
+	case s.ending:
+		b = beatPowerOff
+	}
+	s.config.Heartbeat.Write([]byte{b})
 }

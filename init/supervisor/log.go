@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"allotment/init/console"
 	"allotment/init/servicelog"
@@ -37,8 +38,16 @@ func NewLog(c *console.Console) *Log { return &Log{console: c, parts: map[string
 
 // Logger is for the supervisor's own messages.
 func (l *Log) Logger() *slog.Logger {
-	file := slog.NewTextHandler(l.Part("supervisor"), nil)
+	file := slog.NewTextHandler(servicelog.Stamped(l.Part("supervisor"), time.Now), &slog.HandlerOptions{ReplaceAttr: withoutTime})
 	return slog.New(&handler{Handler: file, console: l.console})
+}
+
+// withoutTime leaves out slog's own time, since every line of a log begins with the time in the same form.
+func withoutTime(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) == 0 && a.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return a
 }
 
 // Part returns the writer to the file of that name.

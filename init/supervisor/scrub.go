@@ -12,31 +12,40 @@ import (
 // not fit its digest, so damage is a read error; a box with damaged programs resets, a bounded number of times, rather
 // than limp. Reading them all at every boot would cost seconds for what almost never happens.
 func (s *Supervisor) scrub(u *unit) {
-	j, ok := u.job.(*serviceJob)
-	if !ok {
+	m := u.module
+	if m == nil {
 		return
 	}
-	m := j.service.Module
-	layers := s.layersOf[m]
-	delete(s.layersOf, m)
-	go func() {
+	layers, name := m.layers, m.plan.Name
+	m.layers = nil
+	s.reading.Go(func() {
 		for _, path := range layers {
-			if err := readToEnd(path); err != nil {
-				s.send(eventBroken{"layer", fmt.Errorf("module %s is damaged: %w", m.Name, err)})
+			if err := readToEnd(path, s.ends); err != nil {
+				s.send(eventBroken{"layer", fmt.Errorf("module %s is damaged: %w", name, err)})
 				return
 			}
 		}
-	}()
+	})
 }
 
-// readToEnd reads a whole file, and does not leave it in memory.
-func readToEnd(path string) error {
+// readToEnd reads a whole file, unless stop is closed before, and does not leave it in memory.
+func readToEnd(path string, stop <-chan struct{}) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	_, err = io.Copy(io.Discard, f)
-	unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
-	return err
+	defer unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	for {
+		select {
+		case <-stop:
+			return nil
+		default:
+		}
+		if _, err := io.CopyN(io.Discard, f, 1<<20); err == io.EOF {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 }

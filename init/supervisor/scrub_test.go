@@ -16,13 +16,12 @@ func TestScrub(t *testing.T) {
 	if err := os.WriteFile(whole, make([]byte, 100_000), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := readToEnd(whole); err != nil {
+	if err := readToEnd(whole, nil); err != nil {
 		t.Errorf("a whole layer: %v", err)
 	}
-	m := &plan.Module{Name: "web"}
-	u := &unit{job: &serviceJob{service: &plan.Service{Module: m}}}
 	// A folder opens and then fails to be read, as a damaged layer does.
-	s := &Supervisor{events: make(chan any, 2), layersOf: map[*plan.Module][]string{m: {whole, t.TempDir()}}}
+	u := &unit{module: &module{plan: &plan.Module{Name: "web"}, layers: []string{whole, t.TempDir()}}}
+	s := &Supervisor{events: make(chan any, 2)}
 	s.scrub(u)
 	select {
 	case e := <-s.events:
@@ -33,7 +32,7 @@ func TestScrub(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("damage was not noticed")
 	}
-	if s.layersOf[m] != nil {
+	if u.module.layers != nil {
 		t.Error("the layers would be read again at every failure")
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"allotment/init/console"
-	"allotment/init/plan"
 )
 
 // show puts the state on the consoles if it has changed.
@@ -26,22 +25,23 @@ func (s *Supervisor) show() {
 		}
 		c.URLs = append(c.URLs, "http://"+host+"/")
 	}
-	for _, m := range s.plan.Modules {
-		if !allIn(s.unitsOf[m], ready) {
-			c.Modules = append(c.Modules, s.describe(m))
+	var good []string
+	for _, m := range s.modules {
+		switch {
+		case m.state() == "off":
+		case allIn(m.units, ready):
+			good = append(good, m.plan.Title+": ready")
+		default:
+			c.Modules = append(c.Modules, m.describe())
 		}
 	}
-	for _, m := range s.plan.Modules {
-		if allIn(s.unitsOf[m], ready) {
-			c.Modules = append(c.Modules, m.Title+": ready")
-		}
-	}
+	c.Modules = append(c.Modules, good...)
 	s.config.Console.Show(c)
 }
 
 // summary is the box in one line.
 func (s *Supervisor) summary() string {
-	notReady := slices.ContainsFunc(s.units, func(u *unit) bool { return u.machine.state != ready })
+	notReady := slices.ContainsFunc(s.units, func(u *unit) bool { return u.module.runs() && u.machine.state != ready })
 	switch {
 	case s.ending:
 		return "shutting down"
@@ -56,17 +56,20 @@ func (s *Supervisor) summary() string {
 }
 
 // describe says in one line what a module waits for.
-func (s *Supervisor) describe(m *plan.Module) string {
+func (m *module) describe() string {
 	var parts []string
-	for _, u := range s.unitsOf[m] {
+	for _, u := range m.units {
 		if u.machine.state == ready {
 			continue
 		}
-		part := strings.TrimPrefix(u.name, m.Name+".") + " " + string(u.machine.state)
+		part := strings.TrimPrefix(u.name, m.plan.Name+".") + " " + string(u.machine.state)
 		if u.problem != "" {
 			part += " (" + u.problem + ")"
 		}
 		parts = append(parts, part)
 	}
-	return fmt.Sprintf("%s: %s", m.Title, strings.Join(parts, ", "))
+	if d := m.nextMigration(); d != nil && d.state == broken {
+		parts = append(parts, m.problem)
+	}
+	return fmt.Sprintf("%s: %s", m.plan.Title, strings.Join(parts, ", "))
 }

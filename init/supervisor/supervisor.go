@@ -5,6 +5,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -12,17 +13,21 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
+	"allotment/api"
 	"allotment/image"
 	"allotment/init/clock"
 	"allotment/init/console"
 	"allotment/init/container"
+	"allotment/init/journal"
 	"allotment/init/network"
 	"allotment/init/plan"
 	"allotment/init/power"
 	"allotment/init/reaper"
-	"allotment/init/servicelog"
+	"allotment/init/state"
 )
 
 // The exit codes by which PID 1 is told what to do.
@@ -35,8 +40,16 @@ const (
 type State interface {
 	// Layer returns the file of a layer, whose digest was checked.
 	Layer(d image.Digest) (string, error)
-	// Volume returns the folder of a module's volume, with its limits set.
+	// Volume returns the folder of a module's volume, which is made if it is not there.
 	Volume(module string, v plan.Volume) (string, error)
+	// Format returns the version of a volume's content.
+	Format(module, volume string) (int, error)
+	// SetFormat notes the version of a volume's content, durably.
+	SetFormat(module, volume string, format int) error
+	// Usage returns how full a volume is.
+	Usage(module, volume string) (state.Usage, error)
+	// Disk returns how full the state partition is.
+	Disk() (state.Disk, error)
 	Close() error
 }
 
@@ -48,10 +61,12 @@ type Config struct {
 	Run       string // folder for what lives until the next boot
 	State     string // mount point of the state partition
 	Gateway   string // program
+	Resolver  string // program
 	Listen    string // the gateway's address
 	Container container.Config
 	OpenState func(context.Context) (State, error)
-	Heartbeat *os.File // a byte goes there every two seconds
+	Serve     func(context.Context, *Box) // answers the API until the context ends; nil: nobody does
+	Heartbeat *os.File                    // a byte of keeper's is written there every two seconds
 	Console   *console.Console
 	Log       *Log
 }
@@ -59,27 +74,44 @@ type Config struct {
 // Supervisor is the running box.
 type Supervisor struct {
 	config  Config
-	plan    *plan.Plan
 	log     *slog.Logger
 	reaper  *reaper.Reaper
 	runtime *container.Runtime
 	clock   *clock.Clock
+	journal *journal.Journal
 	events  chan any
+	over    chan struct{} // closed when the loop has ended
 	online  chan struct{}
 
-	units    []*unit
-	unitsOf  map[*plan.Module][]*unit
-	layersOf map[*plan.Module][]string // files; gone once they were read for damage
+	manifest *image.Manifest // as the box runs it: developers replace modules
+	plan     *plan.Plan
+	modules  []*module
+	units    []*unit // services and daemons
+	daemons  []*unit
 	gateway  *unit
-	routes   string // what the gateway was told last
 	net      network.Status
-	resolver resolverAddr
+	resolver *unit        // nil where there is none
+	upstream resolverAddr // the network's resolver
+	domain   string       // of the organisation
+	synced   time.Time    // when the time servers were followed last
 	state    State
-	booted   bool // BOOT-OK was printed
-	ending   bool
-	exit     int
+	files    *files
+	waits    []wait
+	ends     chan struct{} // closed when the box begins to end
 
-	routesFile string // from which the gateway reads them
+	shortage    string    // which service wanted for memory last
+	shortageAt  time.Time //
+	fullVolumes []string  // nearly, as module/volume
+	renewed     time.Time // when certificates were looked at last
+
+	booted bool // BOOT-OK was printed
+	ending bool
+	exit   int
+
+	changing sync.Mutex                                                   // held while settings change or a module is replaced
+	reading  sync.WaitGroup                                               // what reads in the state partition beside the loop
+	runs     func(context.Context, *plan.Service, string, *os.File) error // runs a task's container to its end
+	rule     func(network.Rules) error
 }
 
 // New prepares a supervisor for the manifest.
@@ -89,61 +121,66 @@ func New(c Config, r *reaper.Reaper) (*Supervisor, error) {
 		return nil, err
 	}
 	s := &Supervisor{
-		config: c, plan: p, log: c.Log.Logger(), reaper: r, runtime: container.New(c.Container, r),
-		events: make(chan any, 64), online: make(chan struct{}, 1), unitsOf: map[*plan.Module][]*unit{},
-		layersOf: map[*plan.Module][]string{}, exit: PowerOff,
+		config: c, log: c.Log.Logger(), reaper: r, runtime: container.New(c.Container, r), manifest: c.Manifest,
+		events: make(chan any, 64), over: make(chan struct{}), online: make(chan struct{}, 1), exit: PowerOff, ends: make(chan struct{}),
 	}
-	s.clock = clock.New(time.Unix(c.Manifest.Epoch, 0), c.Manifest.Time.Servers, s.resolver.get, s.warn)
-	s.addServices()
-	return s, s.addGateway()
+	s.runs, s.rule = s.runtime.Run, network.SetRules
+	_, err = os.Stat(s.bootMark())
+	s.booted = err == nil
+	s.journal = journal.New(firstEvent(s.booted))
+	s.clock = clock.New(time.Unix(c.Manifest.Epoch, 0), c.Manifest.Time.Servers, s.upstream.get, s.warn)
+	if err := s.addGateway(); err != nil {
+		return nil, err
+	}
+	if err := s.addResolver(); err != nil {
+		return nil, err
+	}
+	s.wire(p)
+	return s, nil
+}
+
+// firstEvent is the number of the first event. A supervisor that takes over goes on with greater numbers than the one
+// before, which has not made a thousand events in a second.
+func firstEvent(takesOver bool) uint64 {
+	if !takesOver {
+		return 1
+	}
+	return uint64(uptime() / time.Millisecond)
 }
 
 func (s *Supervisor) now() time.Time { return time.Now() } // monotonic: steps of the clock do not matter
 
-func (s *Supervisor) send(event any) { s.events <- event }
+// send gives an event to the loop; after the loop's end nobody wants to know.
+func (s *Supervisor) send(event any) {
+	select {
+	case s.events <- event:
+	case <-s.over:
+	}
+}
 
 func (s *Supervisor) warn(err error) { s.log.Warn("going on after an error", "error", err) }
 
-// addServices makes a unit of each service.
-func (s *Supervisor) addServices() {
-	for _, m := range s.plan.Modules {
-		byName := map[string]*unit{}
-		for _, service := range m.Services {
-			u := &unit{
-				name: service.ID, importance: m.Importance, job: &serviceJob{service: service, runtime: s.runtime},
-				machine: machine{state: waiting, since: s.now()},
-			}
-			for _, n := range service.Needs { // services come after what they need
-				u.needs = append(u.needs, byName[n])
-				byName[n].under = append(byName[n].under, u)
-			}
-			byName[service.Name] = u
-			s.units = append(s.units, u)
-			s.unitsOf[m] = append(s.unitsOf[m], u)
+// connectDaemons lets the gateway start first, so that visitors are told to wait, and stop first; and the resolver be there
+// before all services and after them.
+func (s *Supervisor) connectDaemons() {
+	for _, u := range s.units {
+		u.under = append(u.under, s.gateway)
+		if s.resolver != nil {
+			u.needs = append(u.needs, s.resolver)
+			s.resolver.under = append(s.resolver.under, u)
 		}
 	}
 }
 
-// addGateway makes the gateway's unit. It is started first, so that visitors are told to wait, and stopped first.
-func (s *Supervisor) addGateway() error {
-	j, output, err := newGatewayJob(s.config.Gateway, filepath.Join(s.config.Run, "gateway"), s.config.Listen,
-		s.config.Container.Cgroup, s.reaper)
-	if err != nil {
-		return err
+// record notes an event for those who ask what happened; u may say which service it is about.
+func (s *Supervisor) record(e api.Event, u *unit) {
+	if u != nil && u.module != nil {
+		e.Module = u.module.plan.Name
+		e.Service = strings.TrimPrefix(u.name, e.Module+".")
+	} else if u != nil {
+		e.Service = u.name
 	}
-	s.gateway = &unit{name: "gateway", importance: plan.Core, job: j, machine: machine{state: waiting, since: s.now()}}
-	for _, u := range s.units {
-		u.under = append(u.under, s.gateway)
-	}
-	s.units = append(s.units, s.gateway)
-	s.routesFile = j.config
-	s.writeRoutes()
-	go func() {
-		if err := servicelog.Copy(s.config.Log.Part("gateway"), output, time.Now); err != nil {
-			s.warn(err)
-		}
-	}()
-	return nil
+	s.journal.Add(e, s.wallClock())
 }
 
 // heartbeatEvery is well below the 30 s after which PID 1 takes the supervisor for hung.
@@ -158,8 +195,6 @@ func (s *Supervisor) Run(ctx context.Context) int {
 			s.warn(err)
 		}
 	}
-	_, err := os.Stat(s.bootMark())
-	s.booted = err == nil
 	s.show()
 	pushed := make(chan struct{})
 	go func() {
@@ -167,12 +202,20 @@ func (s *Supervisor) Run(ctx context.Context) int {
 			s.warn(err)
 		}
 	}()
-	go s.bringUp(work)
+	brought := make(chan struct{})
+	go func() { s.bringUp(work); close(brought) }()
+	if s.config.Serve != nil {
+		go s.config.Serve(work, &Box{s})
+	}
 	s.loop(ctx, work, pushed)
 	cancel()
 	last, stop := context.WithTimeout(context.Background(), tearDownBudget)
 	defer stop()
 	go s.beat(last)
+	select {
+	case <-brought: // the clock's goroutine among others
+	case <-time.After(bringUpEnd):
+	}
 	s.tearDown()
 	return s.exit
 }
@@ -184,7 +227,7 @@ func (s *Supervisor) beat(ctx context.Context) {
 	for {
 		select {
 		case <-beat.C:
-			s.config.Heartbeat.Write([]byte{1})
+			s.writeBeat()
 		case <-ctx.Done():
 			return
 		}
@@ -194,13 +237,14 @@ func (s *Supervisor) beat(ctx context.Context) {
 // loop follows events until all has stopped. It begins to stop when ctx ends or a button is pushed; what it starts
 // belongs to the context work.
 func (s *Supervisor) loop(ctx, work context.Context, pushed <-chan struct{}) {
+	defer close(s.over)
 	beat := time.NewTicker(heartbeatEvery)
 	defer beat.Stop()
 	asked := ctx.Done()
 	for !s.ended() {
 		select {
 		case <-beat.C:
-			s.config.Heartbeat.Write([]byte{1})
+			s.writeBeat()
 		case <-asked:
 			asked = nil
 			s.stop("asked by PID 1")
@@ -222,36 +266,62 @@ func (s *Supervisor) handle(ctx context.Context, event any) {
 		s.onChecked(ctx, e)
 	case eventExited:
 		s.onExited(ctx, e)
+	case eventDead:
+		s.onDead(ctx, e)
 	case eventPauseOver:
-		e.unit.machine.overBackoff(s.now())
+		if e.unit.machine.since.Equal(e.since) {
+			e.unit.machine.overBackoff(s.now())
+		}
+	case eventOverdue:
+		s.onOverdue(ctx, e)
+	case eventGivenUp:
+		s.onGivenUp(e)
 	case eventNetwork:
 		s.onNetwork(e)
 	case eventFirewalled:
-		s.gateway.prepared = true
-		s.adopt(ctx, s.gateway)
+		s.onFirewalled(ctx)
 	case eventState:
 		s.onState(e)
+	case eventModules:
+		s.onModules(ctx)
 	case eventPrepared:
 		s.onPrepared(ctx, e)
 	case eventBroken:
 		s.fail(e.stage, e.err)
-	case eventOverdue:
-		s.onOverdue(ctx)
-	case eventGivenUp:
-		s.abandon()
+	case eventMigrated:
+		s.onMigrated(e)
+	case eventTaskEnded:
+		delete(e.module.tasks, e.id)
+	case eventPatrol:
+		s.patrol(ctx)
+	case eventVolumes:
+		s.onVolumes(e)
+	case eventTime:
+		s.synced = s.now()
+	case eventCall:
+		e.f(ctx)
+		close(e.done)
+	case wait:
+		s.waits = append(s.waits, e)
 	}
 }
 
 // step does what the state as a whole asks for after an event.
 func (s *Supervisor) step(ctx context.Context) {
 	if s.ending {
-		s.stopNext(ctx)
+		s.stopNext(ctx, s.units)
 	} else {
+		s.stopWhatMustNotRun(ctx)
+		s.startMigrations(ctx)
 		s.startReady(ctx)
 		s.judge()
 	}
-	s.writeRoutes()
+	s.configure(s.gateway, s.routes())
+	if s.resolver != nil {
+		s.configure(s.resolver, s.names())
+	}
 	s.show()
+	s.waits = slices.DeleteFunc(s.waits, wait.over)
 }
 
 // adopt takes over a process that an earlier supervisor started.
@@ -273,8 +343,14 @@ func (s *Supervisor) judge() {
 			return
 		}
 	}
+	for _, m := range s.modules {
+		if d := m.nextMigration(); m.plan.Importance == plan.Core && d != nil && d.state == broken {
+			s.fail("services", errors.New(m.problem))
+			return
+		}
+	}
 	waits := slices.ContainsFunc(s.units, func(u *unit) bool {
-		return u.importance != plan.Optional && u.machine.state != ready
+		return u.importance != plan.Optional && u.module.runs() && u.machine.state != ready
 	})
 	if s.booted || waits {
 		return
@@ -290,6 +366,7 @@ func (s *Supervisor) judge() {
 		s.warn(err)
 	}
 	s.forgetResets()
+	s.record(api.Event{Level: api.Good, Kind: "box", Text: "the box is ready"}, nil)
 	go debug.FreeOSMemory() // starting took more than running will
 }
 

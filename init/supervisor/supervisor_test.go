@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"os"
@@ -15,8 +16,11 @@ import (
 
 	"allotment/image"
 	"allotment/init/console"
+	"allotment/init/journal"
+	"allotment/init/network"
 	"allotment/init/plan"
 	"allotment/init/reaper"
+	"allotment/init/state"
 )
 
 // lines is a console that can be waited for.
@@ -62,27 +66,29 @@ func (l *lines) awaitTimes(t *testing.T, what string, n int) {
 	}
 }
 
-// programJob runs an ordinary program, and notes in the journal what happens to it.
+// programJob runs an ordinary program, and notes in the diary what happens to it.
 type programJob struct {
-	name    string
-	args    []string
-	reaper  *reaper.Reaper
-	journal *journal
-	unready chan struct{} // the check waits until it is closed; nil: passes at once
+	name     string
+	args     []string
+	reaper   *reaper.Reaper
+	diary    *diary
+	unready  chan struct{} // the check waits until it is closed; nil: passes at once
+	dead     chan error    // why it does not live
+	patience time.Duration // until it is killed
 }
 
-type journal struct {
+type diary struct {
 	mu      sync.Mutex
 	entries []string
 }
 
-func (j *journal) note(s string) {
+func (j *diary) note(s string) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.entries = append(j.entries, s)
 }
 
-func (j *journal) String() string {
+func (j *diary) String() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return strings.Join(j.entries, " ")
@@ -91,7 +97,7 @@ func (j *journal) String() string {
 func (p *programJob) find() *reaper.Process { return nil }
 
 func (p *programJob) start(context.Context) (*reaper.Process, error) {
-	p.journal.note("+" + p.name)
+	p.diary.note("+" + p.name)
 	return p.reaper.Start(reaper.Spec{Path: p.args[0], Args: p.args[1:]})
 }
 
@@ -107,17 +113,36 @@ func (p *programJob) check(ctx context.Context) error {
 	}
 }
 
-func (p *programJob) signal(q *reaper.Process) error { return q.Signal(unix.SIGTERM) }
+func (p *programJob) live(ctx context.Context) error {
+	select {
+	case why := <-p.dead:
+		return why
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+func (p *programJob) reload(q *reaper.Process) error {
+	p.diary.note("~" + p.name)
+	return q.Signal(unix.SIGHUP)
+}
+
+func (p *programJob) signal(q *reaper.Process) (time.Duration, error) {
+	return p.patience, q.Signal(unix.SIGTERM)
+}
+
 func (p *programJob) kill(q *reaper.Process)         { q.Signal(unix.SIGKILL) }
-func (p *programJob) cleanup(context.Context) string { p.journal.note("-" + p.name); return "" }
+func (p *programJob) cleanup(context.Context) string { p.diary.note("-" + p.name); return "" }
 
 // program is a service for tests.
 type program struct {
-	name    string
-	args    []string
-	needs   []string
-	unready chan struct{}
-	failed  int // times already
+	name     string
+	args     []string
+	needs    []string
+	unready  chan struct{}
+	failed   int // times already
+	dead     chan error
+	patience time.Duration // default a minute
 }
 
 var forever = []string{"/bin/sleep", "1000"}
@@ -125,10 +150,10 @@ var forever = []string{"/bin/sleep", "1000"}
 // box is a supervisor of programs.
 type box struct {
 	*Supervisor
-	lines   *lines
-	journal *journal
-	push    chan struct{} // the power button
-	done    chan struct{} // closed when the loop has ended
+	lines *lines
+	diary *diary
+	push  chan struct{} // the power button
+	done  chan struct{} // closed when the loop has ended
 }
 
 // newBox makes a supervisor of one module with the programs as services, and of a gateway that is a program as well.
@@ -145,30 +170,35 @@ func newBox(t *testing.T, importance plan.Importance, programs ...program) *box 
 	if err := os.Mkdir(filepath.Join(dir, "system"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m := &plan.Module{Name: "web", Title: "Web", Importance: importance}
-	b := &box{lines: out, journal: &journal{}, push: make(chan struct{}), done: make(chan struct{}), Supervisor: &Supervisor{
-		plan: &plan.Plan{Modules: []*plan.Module{m}}, reaper: reaper.New(), events: make(chan any, 64), log: log.Logger(),
-		unitsOf: map[*plan.Module][]*unit{}, routesFile: filepath.Join(dir, "routes"),
+	p := &plan.Module{Name: "web", Title: "Web", Importance: importance, Declared: &image.Module{Name: "web"}}
+	m := &module{plan: p, on: true, settled: true, network: "/run/net/web", tasks: map[string]context.CancelFunc{}}
+	b := &box{lines: out, diary: &diary{}, push: make(chan struct{}), done: make(chan struct{}), Supervisor: &Supervisor{
+		plan: &plan.Plan{Modules: []*plan.Module{p}}, modules: []*module{m}, reaper: reaper.New(), events: make(chan any, 64),
+		over: make(chan struct{}), ends: make(chan struct{}), log: log.Logger(), journal: journal.New(1), state: openState{},
+		rule: func(network.Rules) error { return nil },
 		config: Config{Manifest: &image.Manifest{Title: "Test", Version: "1.2"}, Slot: "b", Run: dir, State: dir,
 			Heartbeat: beat, Console: screen, Log: log},
 	}}
 	byName := map[string]*unit{}
 	for _, p := range programs {
-		u := b.unit(p, importance)
+		u := b.program(p, importance)
+		u.module = m
+		m.plan.Services = append(m.plan.Services, &plan.Service{Module: m.plan, Name: p.name, ID: "web." + p.name})
 		for _, n := range p.needs {
 			u.needs = append(u.needs, byName[n])
 			byName[n].under = append(byName[n].under, u)
 		}
 		byName[p.name] = u
 		b.units = append(b.units, u)
-		b.unitsOf[m] = append(b.unitsOf[m], u)
+		m.units = append(m.units, u)
 	}
 	signal.Ignore(unix.SIGHUP) // which programs inherit: the gateway's stand-in does not read its routes again
 	t.Cleanup(func() { signal.Reset(unix.SIGHUP) })
-	b.gateway = b.unit(program{name: "gateway", args: forever}, plan.Core)
+	b.gateway = b.program(program{name: "gateway", args: forever}, plan.Core)
 	for _, u := range b.units {
 		u.under = append(u.under, b.gateway)
 	}
+	b.daemons = []*unit{b.gateway}
 	b.units = append(b.units, b.gateway)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(func() {
@@ -184,10 +214,11 @@ func newBox(t *testing.T, importance plan.Importance, programs ...program) *box 
 	return b
 }
 
-func (b *box) unit(p program, importance plan.Importance) *unit {
+func (b *box) program(p program, importance plan.Importance) *unit {
 	return &unit{
 		name: "web." + p.name, importance: importance, prepared: true, machine: machine{state: waiting, since: b.now(), failures: p.failed},
-		job: &programJob{name: p.name, args: p.args, reaper: b.reaper, journal: b.journal, unready: p.unready},
+		job: &programJob{name: p.name, args: p.args, reaper: b.reaper, diary: b.diary, unready: p.unready,
+			dead: p.dead, patience: cmp.Or(p.patience, time.Minute)},
 	}
 }
 
@@ -215,7 +246,7 @@ func TestOrderOfStartAndStop(t *testing.T) {
 		program{name: "app", args: forever, needs: []string{"db"}},
 		program{name: "page", args: forever, needs: []string{"app"}})
 	b.lines.await(t, "Web: db checking, app waiting, page waiting")
-	if strings.Contains(b.journal.String(), "+app") {
+	if strings.Contains(b.diary.String(), "+app") {
 		t.Error("app started before db was ready")
 	}
 	if strings.Contains(b.lines.text(), "BOOT-OK") {
@@ -226,7 +257,7 @@ func TestOrderOfStartAndStop(t *testing.T) {
 	if code := b.end(t); code != PowerOff {
 		t.Errorf("exit code %d", code)
 	}
-	text := b.journal.String()
+	text := b.diary.String()
 	if !strings.Contains(text, "+app +page") || !strings.HasSuffix(text, "-gateway -page -app -db") {
 		t.Errorf("order: %s", text)
 	}
@@ -242,7 +273,7 @@ func TestServiceThatEndsIsStartedAgain(t *testing.T) {
 	b.lines.await(t, "page restarting (exit code 7)")
 	b.lines.awaitTimes(t, "Web: page starting", 2)
 	b.end(t)
-	if text := b.journal.String(); strings.Count(text, "+page") != 2 {
+	if text := b.diary.String(); strings.Count(text, "+page") != 2 {
 		t.Errorf("starts: %s", text)
 	}
 }
@@ -293,4 +324,8 @@ type openState struct{}
 
 func (openState) Layer(image.Digest) (string, error)         { return "", nil }
 func (openState) Volume(string, plan.Volume) (string, error) { return "", nil }
+func (openState) Format(string, string) (int, error)         { return 0, nil }
+func (openState) SetFormat(string, string, int) error        { return nil }
+func (openState) Usage(string, string) (state.Usage, error)  { return state.Usage{}, nil }
+func (openState) Disk() (state.Disk, error)                  { return state.Disk{Total: 100, Free: 50}, nil }
 func (openState) Close() error                               { return nil }
