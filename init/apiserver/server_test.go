@@ -194,7 +194,34 @@ func TestLayerAndDeclarationReplaceAModule(t *testing.T) {
 	}
 }
 
-func TestTunnelCarriesBothWays(t *testing.T) {
+func TestTunnelCarriesBothWays(t *testing.T) { tunnel(t, owner(t, developer(boxtest.New(at)))) }
+
+func TestProxyPassesStreamsOn(t *testing.T) {
+	box := boxtest.New(at)
+	path := filepath.Join(t.TempDir(), "proxy.sock")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := api.ProxyServer(owner(t, developer(box)))
+	go proxy.Serve(l)
+	defer proxy.Close()
+	c := api.Unix(path)
+	defer c.Close()
+	tunnel(t, c)
+	follow(t, box, c)
+	if err := c.Restart(t.Context(), "page", "apache"); !errors.Is(err, &api.Error{Code: api.NotFound}) {
+		t.Errorf("a refusal of the box: %v", err)
+	}
+	proxy.Close()
+	if _, err := c.Health(t.Context()); err == nil {
+		t.Error("an answer without the proxy")
+	}
+}
+
+// tunnel tries a connection to a module by a client of a developer's box.
+func tunnel(t *testing.T, c *api.Client) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +236,6 @@ func TestTunnelCarriesBothWays(t *testing.T) {
 		io.Copy(c, c)
 		close(gone)
 	}()
-	c := owner(t, developer(boxtest.New(at)))
 	conn, err := c.DialModule(t.Context(), "page", l.Addr().(*net.TCPAddr).Port)
 	if err != nil {
 		t.Fatal(err)
@@ -231,18 +257,23 @@ func TestTunnelCarriesBothWays(t *testing.T) {
 
 func TestFollowedEventsComeAsTheyHappen(t *testing.T) {
 	box := boxtest.New(at)
-	ctx, stop := context.WithCancel(t.Context())
-	defer stop()
+	follow(t, box, owner(t, Config{Box: box}))
+}
+
+// follow wants each event before it lets the next one happen.
+func follow(t *testing.T, box *boxtest.Box, c *api.Client) {
+	t.Helper()
 	seen := 0
-	for e, err := range owner(t, Config{Box: box}).Events(ctx, api.EventQuery{Follow: true}) {
+	for e, err := range c.Events(t.Context(), api.EventQuery{Follow: true}) {
 		if err != nil {
 			t.Fatal(err)
 		}
 		if seen++; seen == 3 {
-			break
+			return
 		}
 		box.Happen(api.Event{Text: fmt.Sprint("after ", e.Number)})
 	}
+	t.Error("the stream has ended")
 }
 
 // TestClasses wants that each class can use just the routes of its own class and those below.
