@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -85,6 +84,24 @@ func New(t *testing.T, names ...string) *Box {
 // Secret returns a module's secret.
 func (b *Box) Secret(module, name string) string { return b.secrets[module][name].Reveal() }
 
+// Declared is what the module declares.
+func (b *Box) Declared(module string) *image.Module { return b.plan.Module(module).Declared }
+
+// Service is one of a module's services.
+func (b *Box) Service(module, name string) *plan.Service { return b.plan.Module(module).Service(name) }
+
+// Repair is one of a module's repairs.
+func (b *Box) Repair(module, name string) image.Repair {
+	b.t.Helper()
+	for _, r := range b.Declared(module).Repairs {
+		if r.Name == name {
+			return r
+		}
+	}
+	b.t.Fatalf("module %q declares no repair %q", module, name)
+	return image.Repair{}
+}
+
 // Module is a module's unpacked tree with its rendered files.
 type Module struct {
 	t    *testing.T
@@ -158,17 +175,17 @@ func (m *Module) Read(path string) []byte {
 	return b
 }
 
-// Command prepares a command in the tree, with the host's devices and network. It ends with the test at the latest.
-func (m *Module) Command(args ...string) *exec.Cmd {
-	const enter = `root=$1; shift; mount --rbind /dev "$root/dev" && mount --rbind /proc "$root/proc" && exec chroot "$root" "$@"`
-	root, err := toolRoot()
-	must(m.t, err)
-	return root.With(m.root).Command(m.t.Context(), "sh", append([]string{"-c", enter, "sh", m.root}, args...)...)
+// enter is a shell's command line that runs args in the tree, with the host's devices and network.
+func (m *Module) enter(args []string) []string {
+	const script = `root=$1; shift; mount --rbind /dev "$root/dev" && mount --rbind /proc "$root/proc" && exec chroot "$root" "$@"`
+	return append([]string{"-c", script, "sh", m.root}, args...)
 }
 
 // Run runs a command in the tree to its end and returns what it printed.
 func (m *Module) Run(args ...string) (string, error) {
-	out, err := m.Command(args...).CombinedOutput()
+	root, err := toolRoot()
+	must(m.t, err)
+	out, err := root.With(m.root).Command(m.t.Context(), "sh", m.enter(args)...).CombinedOutput()
 	if err != nil {
 		return string(out), fmt.Errorf("cannot run %v: %w: %s", args, err, out)
 	}
@@ -179,8 +196,10 @@ func (m *Module) Run(args ...string) (string, error) {
 // and so does the test's end.
 func (m *Module) Start(address string, args ...string) (stop func()) {
 	m.t.Helper()
+	root, err := toolRoot()
+	must(m.t, err)
 	var said lockedBuffer
-	cmd := m.Command(args...)
+	cmd := root.With(m.root).Command(m.t.Context(), "sh", m.enter(args)...)
 	cmd.Stdout, cmd.Stderr = &said, &said
 	must(m.t, cmd.Start())
 	ended := make(chan struct{})
