@@ -136,6 +136,9 @@ func await(t *testing.T, states <-chan Status, what string, ok func(Status) bool
 
 func TestUplinkByIPv6(t *testing.T) {
 	isolated(t)
+	if err := setSysctl("ipv6/conf/all/forwarding", "1"); err != nil { // a router would not listen to routers
+		t.Fatal(err)
+	}
 	prefix := netip.MustParsePrefix("2001:db8:7::/64")
 	dns1, dns2 := netip.MustParseAddr("2001:db8:7::53"), netip.MustParseAddr("2001:db8:7::54")
 	lent := netip.MustParseAddr("2001:db8:7::1234")
