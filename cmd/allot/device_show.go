@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -95,11 +96,14 @@ func printModules(w io.Writer, all []api.Module) error {
 		for _, m := range all {
 			row(m.Name, m.State, m.Title, m.Problem)
 			for _, s := range m.Services {
-				text := s.Problem
+				var notes []string
 				if s.Restarts > 0 {
-					text = fmt.Sprintf("restarted %d times; %s", s.Restarts, text)
+					notes = append(notes, fmt.Sprintf("restarts: %d", s.Restarts))
 				}
-				row("  "+s.Name, s.State, "", text)
+				if s.Problem != "" {
+					notes = append(notes, s.Problem)
+				}
+				row("  "+s.Name, s.State, "", strings.Join(notes, "; "))
 			}
 		}
 	})
@@ -189,7 +193,7 @@ func printResources(w io.Writer, r api.Resources) error {
 	fmt.Fprintf(w, "memory %s MiB, %s MiB available; disk %s MiB, %s MiB free; up %s, processors busy %.0f s of it\n",
 		mib(r.Memory), mib(r.Available), mib(r.Disk), mib(r.DiskFree), seconds(r.Uptime), r.CPU)
 	return table(w, func(row func(...any)) {
-		row("", "MEMORY", "PEAK", "MOST", "CPU s", "PROCESSES", "START s", "CPU s")
+		row("", "MiB NOW", "PEAK", "LIMIT", "CPU s", "PROCESSES", "START s", "START CPU s")
 		usage := func(name string, u api.Usage, more ...any) {
 			row(append([]any{name, mib(u.Memory), mib(u.MemoryPeak), mib(u.MemoryMax), fmt.Sprintf("%.1f", u.CPU), u.Processes}, more...)...)
 		}
@@ -200,7 +204,7 @@ func printResources(w io.Writer, r api.Resources) error {
 				usage("  "+s.Name, s.Usage, fmt.Sprintf("%.1f", s.StartSec), fmt.Sprintf("%.1f", s.StartCPU))
 			}
 			for _, v := range m.Volumes {
-				row("  volume "+v.Name, fmt.Sprintf("%s of %s MiB", mib(v.Used), mib(v.Quota)))
+				row("  volume "+v.Name, mib(v.Used), "", mib(v.Quota))
 			}
 		}
 	})

@@ -53,7 +53,7 @@ Ctrl-C ends the machine and all that is in it.`,
 			}
 			d := &developer{
 				common: c, source: source, cache: dir, arch: arch, name: args[0],
-				out: newOutput(cmd.OutOrStdout()), memory: memory,
+				out: newOutput(cmd.OutOrStdout()), memory: memory, replaced: make(chan struct{}, 1),
 			}
 			err = d.run(cmd.Context())
 			if cmd.Context().Err() != nil {
@@ -75,6 +75,8 @@ type developer struct {
 	name   string
 	out    *output
 	memory int // MiB
+
+	replaced chan struct{} // gets a word after each replacement
 }
 
 // run builds the image, boots it and follows what happens until ctx ends.
@@ -243,16 +245,31 @@ func (d *developer) addresses(m *vm.VM, p *profile.Profile, shared string) {
 	d.out.say("Save a file in modules/%s, and it is live. Ctrl-C ends all.", d.name)
 }
 
-// logs shows what the module's services print.
+// logs shows what the module's services print. It asks anew after each replacement, which may have brought new services,
+// and while the box does not have the logs yet.
 func (d *developer) logs(ctx context.Context, c *api.Client) {
-	for line, err := range c.Logs(ctx, api.LogQuery{Module: d.name, Lines: -1, Follow: true}) {
-		if err != nil && ctx.Err() == nil {
-			d.out.say("The logs have ended: %v", err)
+	var last time.Time
+	for ctx.Err() == nil {
+		shown := last
+		one, stop := context.WithCancel(ctx)
+		go func() {
+			defer stop()
+			select {
+			case <-d.replaced:
+			case <-one.Done():
+			}
+		}()
+		for line, err := range c.Logs(one, api.LogQuery{Module: d.name, Lines: -1, Follow: true}) {
+			if err == nil && line.Time.After(shown) {
+				last = line.Time
+				d.out.line(line.Service, line.Text)
+			}
 		}
-		if err != nil {
-			return
+		stop()
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
 		}
-		d.out.line(line.Service, line.Text)
 	}
 }
 
@@ -291,6 +308,10 @@ func (d *developer) replace(ctx context.Context, c *api.Client) error {
 	sent := time.Now()
 	if err := c.Replace(ctx, m); err != nil {
 		return err
+	}
+	select {
+	case d.replaced <- struct{}{}:
+	default:
 	}
 	state, err := settled(ctx, c, d.name)
 	if err != nil {

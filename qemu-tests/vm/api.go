@@ -17,6 +17,9 @@ import (
 // API is a client of the system's API, through the machine's virtio port. Its requests wait until the system answers.
 func (v *VM) API() *api.Client { return v.api }
 
+// APISocket is the host's end of that port, for clients of their own; it has one at a time.
+func (v *VM) APISocket() string { return apiFile(v.opts.Dir) }
+
 // Share offers the machine's API to other programs of this user, under a name that Find knows, until stop. Where the
 // name is taken, a number is added.
 func (v *VM) Share(name string) (shared string, stop func(), err error) {
