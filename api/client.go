@@ -162,11 +162,16 @@ func (c *Client) Replace(ctx context.Context, m image.Module) error {
 
 // DialModule connects to a TCP port of a module, exposed or not. ctx counts until it is connected.
 func (c *Client) DialModule(ctx context.Context, module string, port int) (net.Conn, error) {
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(ctx, end)
 	ours, theirs := net.Pipe()
-	answer, err := c.do(context.WithoutCancel(ctx), http.MethodPost,
-		path("developer", "modules", module, "ports", strconv.Itoa(port)), nil, theirs)
+	answer, err := c.do(life, http.MethodPost, path("developer", "modules", module, "ports", strconv.Itoa(port)), nil, theirs)
+	if !unhook() && err == nil {
+		answer.Body.Close()
+		err = context.Cause(ctx)
+	}
 	if err != nil {
-		ours.Close()
+		end()
 		theirs.Close()
 		return nil, err
 	}
@@ -174,6 +179,7 @@ func (c *Client) DialModule(ctx context.Context, module string, port int) (net.C
 		io.Copy(theirs, answer.Body)
 		answer.Body.Close()
 		theirs.Close()
+		end()
 	}()
 	return ours, nil
 }
