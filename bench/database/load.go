@@ -74,6 +74,9 @@ func (d *disk) time(ctx context.Context, server *tools.Root, volume string, l lo
 	}
 	n := float64(l.commits)
 	r := row{what: l.what, commits: n / took.Seconds(), written: float64(after-before) / 1024 / n}
+	if r.written < 1 {
+		return row{}, errors.New("nothing was written")
+	}
 	r.extents, err = extents(volume)
 	return r, err
 }
@@ -133,20 +136,24 @@ func changePages(_ context.Context, _ *tools.Root, volume string) (time.Duration
 // MariaDB: a table of 100 000 rows with an index, in which four clients change rows at random, each change a transaction
 // that is on the disk before it is answered. The buffer pool is small, as on a small box, so that pages are written too.
 const (
-	fillRows = `CREATE DATABASE b; USE b; CREATE TABLE t (id INT PRIMARY KEY, k INT, c VARCHAR(250), KEY (k));
-		INSERT INTO t SELECT seq, seq * 7 % 100003, CONCAT(REPEAT(MD5(seq), 5), seq) FROM seq_1_to_100000`
-	changeRow  = "UPDATE b.t SET k = k + 1, c = CONCAT(REPEAT(MD5(RAND()), 5), id) WHERE id = 1 + FLOOR(RAND() * 100000)"
+	fillRows = `CREATE DATABASE b;
+CREATE TABLE b.t (id INT PRIMARY KEY, k INT, c VARCHAR(250), KEY (k)) ENGINE=InnoDB;
+INSERT INTO b.t SELECT seq, seq * 7 % 100003, CONCAT(REPEAT(MD5(seq), 5), seq) FROM b.seq_1_to_100000;
+`
+	changeRow = "REPLACE INTO b.t VALUES (1 + FLOOR(RAND() * 100000), FLOOR(RAND() * 100000), " +
+		"CONCAT(REPEAT(MD5(RAND()), 5), RAND()))"
 	changes    = 8000
 	changers   = 4
 	readyAfter = "60" // seconds at most
 )
 
 // withMariaDB runs a server on the volume while use does.
-func withMariaDB(ctx context.Context, t *tools.Root, volume string, use func(client func(...string) error) error) error {
+func withMariaDB(ctx context.Context, t *tools.Root, volume string, use func(client func(...string) error) error,
+	more ...string) error {
 	socket := filepath.Join(filepath.Dir(filepath.Dir(volume)), "socket")
-	server := t.Command(ctx, "mariadbd", "--no-defaults", "--user=root", "--skip-grant-tables", "--skip-networking",
-		"--datadir="+volume, "--socket="+socket, "--innodb-buffer-pool-size=16M", "--innodb-log-file-size=32M",
-		"--skip-log-bin", "--pid-file="+socket+".pid")
+	server := t.Command(ctx, "mariadbd", append([]string{"--no-defaults", "--user=root", "--skip-grant-tables",
+		"--skip-networking", "--datadir=" + volume, "--socket=" + socket, "--innodb-buffer-pool-size=16M",
+		"--innodb-log-file-size=32M", "--skip-log-bin", "--pid-file=" + socket + ".pid"}, more...)...)
 	var said bytes.Buffer
 	server.Stdout, server.Stderr = &said, &said
 	if err := server.Start(); err != nil {
@@ -160,7 +167,7 @@ func withMariaDB(ctx context.Context, t *tools.Root, volume string, use func(cli
 	if err == nil {
 		err = use(client)
 	}
-	err = errors.Join(err, client("mariadb", "--execute=SHUTDOWN"), server.Wait())
+	err = errors.Join(err, client("mariadb-admin", "shutdown"), server.Wait())
 	if err != nil {
 		return fmt.Errorf("cannot use MariaDB: %w: %s", err, said.String())
 	}
@@ -168,9 +175,11 @@ func withMariaDB(ctx context.Context, t *tools.Root, volume string, use func(cli
 }
 
 func fillTable(ctx context.Context, t *tools.Root, volume string) error {
-	return withMariaDB(ctx, t, volume, func(client func(...string) error) error {
-		return client("mariadb", "--execute="+fillRows)
-	})
+	file := filepath.Join(filepath.Dir(filepath.Dir(volume)), "fill.sql")
+	if err := os.WriteFile(file, []byte(fillRows), 0o644); err != nil {
+		return err
+	}
+	return withMariaDB(ctx, t, volume, func(func(...string) error) error { return nil }, "--init-file="+file)
 }
 
 func transactions(ctx context.Context, t *tools.Root, volume string) (took time.Duration, err error) {
