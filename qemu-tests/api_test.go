@@ -63,7 +63,7 @@ func abandon(t *testing.T, socket string, logs bool) {
 	c := api.Port(socket)
 	defer c.Close()
 	if logs {
-		for _, err := range c.Logs(ctx, api.LogQuery{Module: "page", Lines: -1, Follow: true}) {
+		for _, err := range c.Logs(ctx, api.LogQuery{Lines: -1, Follow: true}) {
 			if err != nil {
 				t.Fatal(err)
 			}
