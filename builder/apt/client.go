@@ -24,6 +24,7 @@ const (
 	DefaultMirror   = "http://deb.debian.org/debian"
 	DefaultSecurity = "http://deb.debian.org/debian-security"
 	DefaultSnapshot = "https://snapshot.debian.org"
+	DefaultNPM      = "https://registry.npmjs.org"
 )
 
 // parallel is how many files are fetched at once.
@@ -44,6 +45,7 @@ func New(c cache.Dir, places profile.Debian, epochs ...int64) *Client {
 	places.Mirror = strings.TrimSuffix(cmp.Or(places.Mirror, DefaultMirror), "/")
 	places.Security = strings.TrimSuffix(cmp.Or(places.Security, DefaultSecurity), "/")
 	places.Snapshot = strings.TrimSuffix(cmp.Or(places.Snapshot, DefaultSnapshot), "/")
+	places.NPM = strings.TrimSuffix(cmp.Or(places.NPM, DefaultNPM), "/")
 	return &Client{cache: c, places: places, epochs: epochs, http: newTransfer(), keys: debianKeys}
 }
 
@@ -142,6 +144,9 @@ func noPlace(faults []error) error {
 
 // urls are the places on the network that may have a package.
 func (c *Client) urls(p Package) []string {
+	if p.Archive == NPM {
+		return []string{c.places.NPM + "/" + p.Path}
+	}
 	mirror, archive := c.places.Mirror, "debian"
 	if p.Archive == Security {
 		mirror, archive = c.places.Security, "debian-security"

@@ -8,14 +8,14 @@ import (
 	"allotment/image"
 )
 
-// Package is one Debian binary package as a signed index names it. It has all that is needed to fetch it and to be sure
+// Package is one Debian binary package as a signed index names it, or one of the npm registry. It has all that is needed to fetch it and to be sure
 // that it is the right one.
 type Package struct {
 	Name    string       `toml:"name"`
 	Version string       `toml:"version"`
 	Arch    string       `toml:"arch"`    // amd64, arm64 or all
 	Source  string       `toml:"source"`  // source package, with its version in parentheses if that differs
-	Archive string       `toml:"archive"` // main (with updates) or security: which mirror has Path
+	Archive string       `toml:"archive"` // main (with updates), security or npm: which mirror has Path
 	Path    string       `toml:"path"`    // below the mirror's root
 	Size    int64        `toml:"size"`    // bytes
 	SHA256  image.Digest `toml:"sha256"`
@@ -25,13 +25,15 @@ type Package struct {
 const (
 	Main     = "main"     // with its updates
 	Security = "security" // Debian's security archive
+	NPM      = "npm"      // the npm registry
 )
 
 var (
 	namePattern    = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+$`)                          // Debian policy 5.6.1
 	versionPattern = regexp.MustCompile(`^[0-9][A-Za-z0-9.+~:-]*$`)                        // Debian policy 5.6.12
 	sourcePattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9.+-]+( \([A-Za-z0-9.+~:-]+\))?$`) // Debian policy 5.6.1 and deb-src
-	pathPattern    = regexp.MustCompile(`^pool/[A-Za-z0-9.+~_/-]+\.deb$`)                  // as in the pools; the same in URLs
+	npmPattern     = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]+/-/[A-Za-z0-9.+_-]+\.tgz$`)
+	pathPattern    = regexp.MustCompile(`^pool/[A-Za-z0-9.+~_/-]+\.deb$`) // as in the pools; the same in URLs
 )
 
 // maxPackage bounds the size of a package; the largest in Debian 13 has some 2 GB.
@@ -51,9 +53,11 @@ func (p Package) Check() error {
 		return fmt.Errorf("package %s: arch %q is not amd64, arm64 or all", p.Name, p.Arch)
 	case !sourcePattern.MatchString(p.Source):
 		return fmt.Errorf("package %s: source %q is not one", p.Name, p.Source)
-	case p.Archive != Main && p.Archive != Security:
-		return fmt.Errorf("package %s: archive %q is not main or security", p.Name, p.Archive)
-	case path.Clean("/"+p.Path) != "/"+p.Path || !pathPattern.MatchString(p.Path):
+	case p.Archive != Main && p.Archive != Security && p.Archive != NPM:
+		return fmt.Errorf("package %s: archive %q is not main, security or npm", p.Name, p.Archive)
+	case p.Archive == NPM && !npmPattern.MatchString(p.Path):
+		return fmt.Errorf("package %s: path %q is not a .tgz of the npm registry", p.Name, p.Path)
+	case p.Archive != NPM && (path.Clean("/"+p.Path) != "/"+p.Path || !pathPattern.MatchString(p.Path)):
 		return fmt.Errorf("package %s: path %q is not a .deb below pool/", p.Name, p.Path)
 	case p.Size <= 0 || p.Size > maxPackage:
 		return fmt.Errorf("package %s: size %d is not within 1 to %d bytes", p.Name, p.Size, int64(maxPackage))

@@ -60,11 +60,12 @@ func InputsOf(trees map[string]*profile.Tree, archs []image.Arch) image.Digest {
 	type wish struct {
 		Name, Base                      string
 		Packages, AMD64, ARM64, Without []string
+		NPM                             []string `json:",omitempty"`
 	}
 	wishes := []wish{}
 	for _, name := range slices.Sorted(maps.Keys(trees)) {
 		t := trees[name]
-		wishes = append(wishes, wish{name, t.Base, set(t.Packages), set(t.PackagesAMD64), set(t.PackagesARM64), set(t.Without)})
+		wishes = append(wishes, wish{name, t.Base, set(t.Packages), set(t.PackagesAMD64), set(t.PackagesARM64), set(t.Without), t.NPM})
 	}
 	b, err := json.Marshal(map[string]any{"suites": apt.Suites(), "archs": set(archs), "trees": wishes})
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"allotment/builder/apt"
 	"allotment/builder/deb"
 	"allotment/builder/lock"
 	"allotment/builder/profile"
@@ -111,7 +112,9 @@ func (o *Options) fetch(ctx context.Context) (*packages, error) {
 		}
 		p.trees[t.Name] = files
 		for _, f := range files {
-			p.own[f.Name] = f
+			if f.Archive != apt.NPM { // no scripts
+				p.own[f.Name] = f
+			}
 		}
 	}
 	own, err := tools.Lock()

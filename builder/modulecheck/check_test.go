@@ -42,7 +42,7 @@ echo setting >> /etc/planted/planted.conf
 rm /etc/planted/example.conf
 `
 
-// declare says in module web's tree what that script does.
+// declare says in module page's tree what that script does.
 func declare(t *profile.Tree) {
 	t.Include = append(t.Include, "/usr/sbin/planted", "/etc/planted")
 	t.Remove = append(t.Remove, "/etc/planted/example.conf")
@@ -57,8 +57,8 @@ func declare(t *profile.Tree) {
 		profile.File{Path: "/etc/planted/made.conf", Content: "ours"})
 }
 
-// TestWeb checks module web with the planted package in it: with all declarations, and without some of each kind.
-func TestWeb(t *testing.T) {
+// TestPage checks module page with the planted package in it: with all declarations, and without some of each kind.
+func TestPage(t *testing.T) {
 	if testing.Short() {
 		t.Skip("installs some 110 packages")
 	}
@@ -141,7 +141,7 @@ func TestWeb(t *testing.T) {
 	}
 }
 
-// options are for a check of module web with the planted package, all of which is declared.
+// options are for a check of module page with the planted package, all of which is declared.
 func options(t *testing.T) Options {
 	t.Helper()
 	p, err := profile.Load("../../profiles/minimal.toml")
@@ -163,7 +163,7 @@ func options(t *testing.T) Options {
 	}
 	arch := image.Arch(runtime.GOARCH)
 	pkg, path := plant(t, c)
-	l.Trees["web"][arch] = append(l.Trees["web"][arch], pkg)
+	l.Trees["page"][arch] = append(l.Trees["page"][arch], pkg)
 	declare(&p.Modules[0].Tree)
 	return Options{
 		Trees: []*profile.Tree{p.Trees["debian-base"], &p.Modules[0].Tree},

@@ -57,7 +57,7 @@ func checkProfile(d *document, p *Profile) {
 			d.fault(item("time.servers", i), "want a host name or an address", "time server %q is not usable", s)
 		}
 	}
-	for key, u := range map[string]string{"mirror": p.Debian.Mirror, "security": p.Debian.Security, "snapshot": p.Debian.Snapshot} {
+	for key, u := range map[string]string{"mirror": p.Debian.Mirror, "security": p.Debian.Security, "snapshot": p.Debian.Snapshot, "npm": p.Debian.NPM} {
 		checkURL(d, "debian."+key, u)
 	}
 	for key, err := range p.Organisation.Check() {

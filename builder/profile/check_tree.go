@@ -53,7 +53,7 @@ func checkImage(d *document, at func(string) string, t *Tree) {
 	if err := CheckImage(t.Image); err != nil {
 		d.fault(at("image"), err.Error(), "image %q is not usable", t.Image)
 	}
-	if t.Base != "" || len(t.Packages)+len(t.PackagesAMD64)+len(t.PackagesARM64)+len(t.Without) > 0 || t.CABundle {
+	if t.Base != "" || len(t.Packages)+len(t.PackagesAMD64)+len(t.PackagesARM64)+len(t.NPM)+len(t.Without) > 0 || t.CABundle {
 		d.fault(at("image"), "take base, packages, without and ca-bundle out", "a tree is either an image or made of packages")
 	}
 }
@@ -70,6 +70,10 @@ func checkPackages(d *document, at func(string) string, t *Tree) {
 				wanted[n] = list.key
 			}
 		}
+	}
+	unique(d, at("npm"), t.NPM)
+	for i, n := range t.NPM {
+		d.name(item(at("npm"), i), n, npmForm)
 	}
 	unique(d, at("without"), t.Without)
 	for i, n := range t.Without {

@@ -48,6 +48,7 @@ type Debian struct {
 	Mirror   string `toml:"mirror"`   // http://deb.debian.org/debian
 	Security string `toml:"security"` // http://deb.debian.org/debian-security
 	Snapshot string `toml:"snapshot"` // https://snapshot.debian.org
+	NPM      string `toml:"npm"`      // https://registry.npmjs.org
 	Pool     string `toml:"pool"`     // a local folder that lock --keep filled; empty: none
 }
 
@@ -60,6 +61,7 @@ type Tree struct {
 	Packages      []string `toml:"packages"`                 // Debian packages; their dependencies follow
 	PackagesAMD64 []string `toml:"packages-amd64,omitempty"` // more of them for one architecture
 	PackagesARM64 []string `toml:"packages-arm64,omitempty"`
+	NPM           []string `toml:"npm,omitempty"`       // packages of the npm registry, NAME@VERSION: files for browsers
 	Without       []string `toml:"without,omitempty"`   // packages that are not wanted although something depends on them
 	Include       []string `toml:"include,omitempty"`   // if any: only paths that fit one of these patterns stay
 	Remove        []string `toml:"remove,omitempty"`    // paths that fit go, after Include

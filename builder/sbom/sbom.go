@@ -187,6 +187,9 @@ func newPackage(id, name, version string) spdxPackage {
 
 // debian describes a Debian package.
 func debian(p lock.Package) spdxPackage {
+	if p.Archive == apt.NPM {
+		return npm(p)
+	}
 	out := newPackage(fmt.Sprintf("deb-%s-%s-%s", p.Name, p.Arch, p.SHA256.Short()), p.Name, p.Version)
 	out.Supplier = "Organization: Debian"
 	archive := "debian"
@@ -197,6 +200,15 @@ func debian(p lock.Package) spdxPackage {
 	out.Checksums = []checksum{{"SHA256", p.SHA256.Hex()}}
 	out.SourceInfo = "built from Debian source package " + sourceOf(p)
 	out.ExternalRefs = []externalRef{purl(fmt.Sprintf("deb/debian/%s@%s?arch=%s&distro=trixie", escape(p.Name), escape(p.Version), p.Arch))}
+	return out
+}
+
+// npm describes a package of the npm registry.
+func npm(p lock.Package) spdxPackage {
+	out := newPackage(fmt.Sprintf("npm-%s-%s", p.Name, p.SHA256.Short()), p.Name, p.Version)
+	out.DownloadLocation = apt.DefaultNPM + "/" + p.Path
+	out.Checksums = []checksum{{"SHA256", p.SHA256.Hex()}}
+	out.ExternalRefs = []externalRef{purl(fmt.Sprintf("npm/%s@%s", escape(p.Name), escape(p.Version)))}
 	return out
 }
 

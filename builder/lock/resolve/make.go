@@ -81,10 +81,10 @@ func resolveAll(ctx context.Context, o Options, index *apt.Index, runner run.Run
 	archs := set(o.Archs)
 	step := o.Progress.Step(fmt.Sprintf("resolve %d trees for %s", len(o.Trees), join(archs)), 0)
 	results := make([]map[string][]lock.Package, len(archs))
-	group, ctx := errgroup.WithContext(ctx)
+	group, solving := errgroup.WithContext(ctx)
 	for i, arch := range archs {
 		group.Go(func() (err error) {
-			results[i], err = resolve(ctx, index, runner, o.Trees, arch)
+			results[i], err = resolve(solving, index, runner, o.Trees, arch)
 			return err
 		})
 	}
@@ -97,13 +97,31 @@ func resolveAll(ctx context.Context, o Options, index *apt.Index, runner run.Run
 		Format: lock.Format, Epoch: index.Date.Unix(), Inputs: lock.InputsOf(o.Trees, archs),
 		Trees: map[string]map[image.Arch][]lock.Package{},
 	}
-	for name := range o.Trees {
+	for name, tree := range o.Trees {
+		files, err := npmPackages(ctx, o.Archive, tree)
+		if err != nil {
+			return nil, fmt.Errorf("cannot resolve tree %q: %w", name, err)
+		}
 		l.Trees[name] = map[image.Arch][]lock.Package{}
 		for i, arch := range archs {
-			l.Trees[name][arch] = results[i][name]
+			l.Trees[name][arch] = slices.Concat(results[i][name], files)
+			slices.SortFunc(l.Trees[name][arch], func(a, b lock.Package) int { return strings.Compare(a.Name, b.Name) })
 		}
 	}
 	return l, nil
+}
+
+// npmPackages finds the packages of the npm registry that a tree names.
+func npmPackages(ctx context.Context, archive *apt.Client, t *profile.Tree) ([]lock.Package, error) {
+	var all []lock.Package
+	for _, named := range t.NPM {
+		p, err := archive.NPM(ctx, named)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, p)
+	}
+	return all, nil
 }
 
 // set is the different elements of s in order.
