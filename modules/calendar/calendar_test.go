@@ -43,8 +43,7 @@ func newClub(t *testing.T) *club {
 	}
 	c.startDirectory()
 	c.radicale = c.box.Unpack("calendar", func(d *render.Data) { d.LDAP.URI = "ldap://" + c.ldap })
-	conf := string(c.radicale.Read("/run/config/radicale.conf"))
-	c.radicale.Write("/run/config/radicale.conf", []byte(strings.Replace(conf, "0.0.0.0:5232, [::]:5232", c.address, 1)))
+	c.configure("0.0.0.0:5232, [::]:5232", c.address)
 	c.startCalendar()
 
 	// The gateway tells modules that it is one; without that Radicale answers below "/".
@@ -70,6 +69,16 @@ func newClub(t *testing.T) *club {
 		}
 	}
 	return c
+}
+
+// configure exchanges what stands once in Radicale's configuration.
+func (c *club) configure(old, new string) {
+	c.t.Helper()
+	conf := string(c.radicale.Read("/run/config/radicale.conf"))
+	if strings.Count(conf, old) != 1 {
+		c.t.Fatalf("the configuration does not have %q just once", old)
+	}
+	c.radicale.Write("/run/config/radicale.conf", []byte(strings.Replace(conf, old, new, 1)))
 }
 
 func (c *club) startDirectory() {
@@ -187,7 +196,7 @@ func TestWrongReader(t *testing.T) {
 	c := newClub(t)
 	m := c.logIn("anna")
 	c.stopCal()
-	c.radicale.Write("/run/secrets/ldap", []byte("not the one"))
+	c.configure(c.box.Secret("calendar", "ldap"), "not the one")
 	c.startCalendar()
 	c.mustGet(m, m.Calendar, http.StatusInternalServerError)
 }
