@@ -36,16 +36,27 @@ const (
 // name is the name of a connection; the zero name says that there is none.
 type name [nameSize]byte
 
-// appendStuffed appends data, stuffed, to b.
-func appendStuffed(b, data []byte) []byte {
-	for _, c := range data {
-		if c == mark || c == escape {
-			b = append(b, escape, c^flip)
-		} else {
-			b = append(b, c)
+// plain is the number of octets at the beginning of b that are neither mark nor escape.
+func plain(b []byte) int {
+	for i, c := range b {
+		if c-escape <= mark-escape { // the two are neighbours
+			return i
 		}
 	}
-	return b
+	return len(b)
+}
+
+// appendStuffed appends data, stuffed, to b.
+func appendStuffed(b, data []byte) []byte {
+	for {
+		n := plain(data)
+		b = append(b, data[:n]...)
+		if n == len(data) {
+			return b
+		}
+		b = append(b, escape, data[n]^flip)
+		data = data[n+1:]
+	}
 }
 
 // appendMark appends the mark that begins the connection n.
@@ -63,7 +74,15 @@ type decoder struct {
 // in, and whether it stopped at a mark, whose name is in d.name.
 func (d *decoder) next(in []byte) (data, rest []byte, marked bool) {
 	data = in[:0]
-	for i, c := range in {
+	for i := 0; i < len(in); i++ {
+		if !d.escaped && !d.naming {
+			n := plain(in[i:])
+			data = append(data, in[i:i+n]...)
+			if i += n; i == len(in) {
+				break
+			}
+		}
+		c := in[i]
 		switch {
 		case c == mark: // also within a name or behind an escape: that was cut off
 			d.escaped, d.naming, d.have = false, true, 0
