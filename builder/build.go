@@ -31,6 +31,7 @@ type Options struct {
 	Arch     image.Arch // one that the profile names
 	Keys     string     // folder that allot key new made
 	Out      string     // folder for the finished images
+	Registry string     // folder with the policy that admits images of registries; empty: registry in Source
 	Cache    cache.Dir
 	Progress progress.Reporter // of the steps
 }

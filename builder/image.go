@@ -10,8 +10,13 @@ import (
 	"allotment/builder/tools"
 )
 
-// registryFolder is the source's folder with the policy that admits images of registries.
-const registryFolder = "registry"
+// registryFolder is the folder with the policy that admits images of registries.
+func (b *build) registryFolder() string {
+	if b.Registry != "" {
+		return b.Registry
+	}
+	return filepath.Join(string(b.Source), "registry")
+}
 
 // imageTree makes the tree of a declaration that is an OCI image.
 func (b *build) imageTree(ctx context.Context, decl *profile.Tree) (*rootfs.Tree, error) {
@@ -20,8 +25,7 @@ func (b *build) imageTree(ctx context.Context, decl *profile.Tree) (*rootfs.Tree
 		return nil, err
 	}
 	from := registry.Source{
-		Cache: b.Cache, Policy: filepath.Join(string(b.Source), registryFolder), Report: b.Progress,
-		Tools: root.With(filepath.Join(string(b.Source), registryFolder), "/etc/resolv.conf", "/etc/hosts"),
+		Cache: b.Cache, Policy: b.registryFolder(), Report: b.Progress, Tools: root.With(b.registryFolder()),
 	}
 	img, err := from.Fetch(ctx, decl.Image, b.Arch)
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"allotment/builder/lock"
 	"allotment/builder/profile"
+	"allotment/builder/registry"
 	"allotment/builder/rootfs"
 	"allotment/builder/tools"
 	"allotment/image"
@@ -223,7 +224,7 @@ func (b *build) treeKey(chain []*profile.Tree) (string, error) {
 		without.Dir = "" // where a clone lies does not matter
 		parts = append(parts, without, files, b.Lock.Trees[decl.Name][b.Arch])
 		if decl.Image != "" { // so that an image is judged anew when the policy has changed
-			policy, err := b.Source.Key(registryFolder)
+			policy, err := registry.Policy(b.registryFolder())
 			if err != nil {
 				return "", err
 			}

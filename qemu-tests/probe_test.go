@@ -49,6 +49,11 @@ func buildProbe() (*built, error) {
 	if err := probeSource(ctx, source, own); err != nil {
 		return nil, err
 	}
+	registry, err := serveForeign(ctx, dir, own, probeProgram())
+	if err != nil {
+		return nil, err
+	}
+	defer registry.close()
 	p, err := profile.Load(filepath.Join(own, "profiles", "probe.toml"))
 	if err != nil {
 		return nil, err
@@ -58,7 +63,7 @@ func buildProbe() (*built, error) {
 		return nil, err
 	}
 	b.result, err = builder.Build(ctx, builder.Options{Profile: p, Lock: l, Source: source, Arch: b.arch, Keys: b.keys,
-		Out: dir.Path("qemu-tests", "out"), Cache: dir, Progress: progress.Silent{}})
+		Registry: registry.policy, Out: dir.Path("qemu-tests", "out"), Cache: dir, Progress: progress.Silent{}})
 	if err != nil {
 		return nil, err
 	}

@@ -23,10 +23,12 @@ func TestSandbox(t *testing.T) {
 	p := bootProbes(t)
 	t.Run("report", p.testReport)
 	t.Run("kernel", p.testKernel)
+	t.Run("exec", p.testExec)
 	t.Run("processes", p.testProcesses)
 	t.Run("files", p.testFiles)
 	t.Run("secrets", p.testSecrets)
 	t.Run("network", p.testNetwork)
+	t.Run("registry", p.testRegistry)
 	t.Run("load", p.testLoad)
 }
 
@@ -65,7 +67,13 @@ func (b *built) bootProbes(t *testing.T, o vm.Options) probes {
 	if !anyOK.MatchString(line.Text) {
 		t.Fatal(line.Text)
 	}
-	return probes{m}
+	p := probes{m}
+	for _, module := range []string{"probe", "victim", "friend"} { // the gateway hears of them a moment later
+		if o.Network == vm.BothFamilies {
+			p.await(t, module)
+		}
+	}
+	return p
 }
 
 // kernelOrder is something that the kernel refuses, with the errors that stand for that.
@@ -154,9 +162,51 @@ func tryHere(t *testing.T, o order) (a answer) {
 	return a
 }
 
+// testExec looks that a command which is run in a container later, as a check is, has no more rights than the service.
+func (p probes) testExec(t *testing.T) {
+	exec := func(command ...string) (a answer) {
+		t.Helper()
+		var out strings.Builder
+		for o, err := range p.m.API().Run(t.Context(), "probe", "main", command...) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			out.WriteString(o.Text)
+		}
+		if err := json.Unmarshal([]byte(out.String()), &a); err != nil {
+			t.Fatalf("%v in %q", err, out.String())
+		}
+		return a
+	}
+	if a := exec("/usr/bin/probe", "try", "ids"); a.Text != "33 33" {
+		t.Errorf("its ids are %+v", a)
+	}
+	for _, what := range []string{"mount", "unshare-user", "socket-raw", "bpf-map"} {
+		if a := exec("/usr/bin/probe", "try", what); a.Worked || a.Errno != "EPERM" {
+			t.Errorf("%s ended with %+v", what, a)
+		}
+	}
+	var c cage
+	if err := json.Unmarshal([]byte(exec("/usr/bin/probe", "try", "report").Text), &c); err != nil {
+		t.Fatal(err)
+	}
+	c.CGroup = strings.TrimSuffix(c.CGroup, filepath.Base(c.CGroup)) // it has a group of its own below the service's
+	for _, f := range c.faults() {
+		t.Error(f)
+	}
+	open := exec("/usr/bin/probe", "try", "inherited-files").Text
+	for f := range strings.Lines(open) {
+		if !regexp.MustCompile(`^[012] (/dev/null|pipe:\[\d+\])$`).MatchString(strings.TrimSpace(f)) {
+			t.Errorf("the runtime left a file open: %s", f)
+		}
+	}
+}
+
 func (p probes) testProcesses(t *testing.T) {
-	if got := p.mustWork(t, "probe", order{What: "processes"}); got != "probe" {
-		t.Errorf("a service sees the processes %q, want its own alone", got)
+	for _, name := range strings.Fields(p.mustWork(t, "probe", order{What: "processes"})) { // threads count
+		if name != "probe" {
+			t.Errorf("a service sees the process %q", name)
+		}
 	}
 	all, err := p.m.API().Processes(t.Context())
 	if err != nil {
@@ -178,7 +228,7 @@ func (p probes) testProcesses(t *testing.T) {
 		t.Errorf("the box has only %d other processes", tried)
 	}
 	open := strings.Split(p.mustWork(t, "probe", order{What: "inherited-files"}), "\n")
-	allowed := regexp.MustCompile(`^[012] (/dev/null|pipe:.*|/output|/run/allotment/services/probe\.main/output)$|^\d+ anon_inode:\[(eventpoll|eventfd)\]$`)
+	allowed := regexp.MustCompile(`^[012] (/dev/null|/run/allotment/services/probe\.main/output)$`)
 	for _, f := range open {
 		if !allowed.MatchString(f) {
 			t.Errorf("the runtime left a file open: %s", f)
@@ -200,7 +250,9 @@ func (p probes) testFiles(t *testing.T) {
 	}
 	p.mustFail(t, "probe", order{What: "write", Args: []string{"/proc/self/oom_score_adj", "-500"}, On: namedRoot}, "EACCES")
 	p.mustWork(t, "probe", order{What: "write", Args: []string{"/proc/self/oom_score_adj", "900"}, On: namedRoot})
-	p.mustFail(t, "probe", order{What: "list", Args: []string{"/sys"}}, "ENOENT", "EACCES")
+	if a := p.ask(t, "probe", order{What: "list", Args: []string{"/sys"}, On: namedRoot}); a.Text != "" && a.Worked {
+		t.Errorf("/sys holds %s", a.Text)
+	}
 	for _, path := range []string{"/proc/kcore", "/proc/kallsyms", "/proc/modules", "/proc/cmdline", "/proc/keys"} {
 		if a := p.ask(t, "probe", order{What: "read", Args: []string{path}, On: namedRoot}); a.Worked && a.Text != "" {
 			t.Errorf("%s tells %q", path, a.Text)
@@ -285,7 +337,7 @@ func (p probes) testSecrets(t *testing.T) {
 	}
 	p.mustFail(t, "probe", order{What: "find", Args: []string{others}}, "ENOENT")
 	p.mustFail(t, "probe", order{What: "find", Args: []string{others}, On: namedRoot}, "ENOENT")
-	if got := p.mustWork(t, "victim", order{What: "find", Args: []string{others}}); got != secret {
+	if got := p.mustWork(t, "victim", order{What: "find", Args: []string{others}}); !strings.HasPrefix(got, "/run/secrets/") {
 		t.Errorf("the twin finds its secret in %q", got)
 	}
 	p.mustWork(t, "victim", order{What: "create", Args: []string{"/data/letter"}})

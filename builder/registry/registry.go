@@ -46,9 +46,9 @@ func (s *Source) Fetch(ctx context.Context, ref string, arch image.Arch) (*Image
 	if err := profile.CheckImage(ref); err != nil {
 		return nil, fmt.Errorf("cannot use image %q: %w", ref, err)
 	}
-	policy, err := readFolder(s.Policy)
+	policy, err := Policy(s.Policy)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the policy that admits images: %w", err)
+		return nil, err
 	}
 	dir, err := s.Cache.Make(ctx, "images", cache.Key(ref, arch, policy), func(tmp string) error {
 		step := s.Report.Step("fetch image "+ref, 0)
@@ -116,8 +116,8 @@ func (s *Source) command(ref string, arch image.Arch, to string) run.Command {
 	if _, err := os.Stat(filepath.Join(s.Policy, "registries.d")); err == nil {
 		args = append(args, "--registries.d", "registries.d")
 	}
-	if _, err := os.Stat(filepath.Join(s.Policy, "registries.conf")); err == nil {
-		args = append(args, "--registries-conf", "registries.conf")
+	if _, err := os.Stat(filepath.Join(s.Policy, mirrors)); err == nil {
+		args = append(args, "--registries-conf", mirrors)
 	}
 	args = append(args, "copy", "--quiet", "--retry-times", "3", "--remove-signatures", "docker://"+ref, "oci:"+to+":image")
 	c := run.Command{Name: "skopeo", Args: args, Dir: s.Policy, Env: proxies()}
@@ -255,8 +255,12 @@ func open(dir, ref string) (*Image, error) {
 	return img, nil
 }
 
-// readFolder returns the content of every file below dir.
-func readFolder(dir string) (map[string][]byte, error) {
+// mirrors is the file of a policy folder that says by which way images come. It has no part in what they are: that is
+// pinned by digest, and judged by the name in the reference.
+const mirrors = "registries.conf"
+
+// Policy returns the files of a policy folder that decide what is admitted, by their paths in it.
+func Policy(dir string) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
 		if err != nil || !e.Type().IsRegular() {
@@ -266,11 +270,16 @@ func readFolder(dir string) (map[string][]byte, error) {
 		if err != nil {
 			return err
 		}
-		files[rel], err = os.ReadFile(name)
+		if rel != mirrors {
+			files[rel], err = os.ReadFile(name)
+		}
 		return err
 	})
 	if err == nil && files["policy.json"] == nil {
 		err = errors.New("there is no policy.json")
 	}
-	return files, err
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the policy that admits images: %w", err)
+	}
+	return files, nil
 }

@@ -35,6 +35,11 @@ func fileAttempts() []attempt {
 		{"xattr", func(args []string) (string, error) {
 			return "set", unix.Setxattr(args[0], args[1], []byte("1"), 0)
 		}},
+		{"get-xattr", func(args []string) (string, error) {
+			b := make([]byte, 256)
+			n, err := unix.Getxattr(args[0], args[1], b)
+			return string(b[:max(n, 0)]), err
+		}},
 		{"find", find},
 		{"remove", func(args []string) (string, error) { return "removed", os.Remove(args[0]) }},
 		{"subvolume", makeSubvolume},
@@ -132,7 +137,7 @@ func find(args []string) (string, error) {
 		return nil
 	})
 	if found == nil {
-		return "", os.ErrNotExist
+		return "", unix.ENOENT
 	}
 	return strings.Join(found, " "), nil
 }
