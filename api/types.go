@@ -91,7 +91,7 @@ type Event struct {
 	Kind    string    `json:"kind"` // service, module, memory, disk, settings, task, network, clock or box
 	Module  string    `json:"module,omitempty"`
 	Service string    `json:"service,omitempty"`
-	Text    string    `json:"text"`
+	Text    string    `json:"text"` // all of it, with the name of what it is about
 }
 
 // EventQuery chooses events.

@@ -151,14 +151,7 @@ func newEvents(f *deviceFlags) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				name := e.Kind
-				if e.Module != "" {
-					name = e.Module
-				}
-				if e.Service != "" {
-					name += "." + e.Service
-				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %-4s %s: %s\n", stamp(e.Time), e.Level, name, e.Text)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %-4s %-8s %s\n", stamp(e.Time), e.Level, e.Kind, e.Text)
 			}
 			return nil
 		}),
@@ -193,9 +186,10 @@ func printResources(w io.Writer, r api.Resources) error {
 	fmt.Fprintf(w, "memory %s MiB, %s MiB available; disk %s MiB, %s MiB free; up %s, processors busy %.0f s of it\n",
 		mib(r.Memory), mib(r.Available), mib(r.Disk), mib(r.DiskFree), seconds(r.Uptime), r.CPU)
 	return table(w, func(row func(...any)) {
-		row("", "MiB NOW", "PEAK", "LIMIT", "CPU s", "PROCESSES", "START s", "START CPU s")
+		row("", "MiB HELD", "CACHE", "PEAK", "LIMIT", "CPU s", "PROCESSES", "START s", "START CPU s")
 		usage := func(name string, u api.Usage, more ...any) {
-			row(append([]any{name, mib(u.Memory), mib(u.MemoryPeak), mib(u.MemoryMax), fmt.Sprintf("%.1f", u.CPU), u.Processes}, more...)...)
+			row(append([]any{name, mib(u.Memory - u.File), mib(u.File), mib(u.MemoryPeak), mib(u.MemoryMax),
+				fmt.Sprintf("%.1f", u.CPU), u.Processes}, more...)...)
 		}
 		usage("the box itself", r.System)
 		for _, m := range r.Modules {
@@ -204,7 +198,7 @@ func printResources(w io.Writer, r api.Resources) error {
 				usage("  "+s.Name, s.Usage, fmt.Sprintf("%.1f", s.StartSec), fmt.Sprintf("%.1f", s.StartCPU))
 			}
 			for _, v := range m.Volumes {
-				row("  volume "+v.Name, mib(v.Used), "", mib(v.Quota))
+				row("  volume "+v.Name, mib(v.Used), "", "", mib(v.Quota))
 			}
 		}
 	})

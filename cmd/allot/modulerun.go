@@ -279,11 +279,7 @@ func (d *developer) events(ctx context.Context, c *api.Client) {
 		if err != nil {
 			return
 		}
-		name := e.Module
-		if e.Service != "" {
-			name += "." + e.Service
-		}
-		d.out.say("%s: %s", name, e.Text)
+		d.out.say("%s", e.Text)
 	}
 }
 
