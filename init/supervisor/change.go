@@ -182,9 +182,10 @@ func (c *change) apply(ctx context.Context) error {
 	}
 	settled, cancel := context.WithTimeout(ctx, settle)
 	defer cancel()
+	_ = c.await(settled, func() bool { return c.failure() != nil })
 	var failed error
-	_ = c.await(settled, func() bool { failed = c.failure(); return failed != nil })
-	return failed
+	err := c.call(func(context.Context) { failed = c.failure() })
+	return firstOf(err, failed)
 }
 
 // show shows the files and lets the services that depend on them take them.

@@ -172,7 +172,7 @@ func (s *Supervisor) halt(ctx context.Context, name string) error {
 	}
 	err = s.await(ctx, m.standsStill)
 	if err == nil {
-		err = s.runtime.Dismiss(m.plan)
+		err = s.dismiss(m.plan)
 	}
 	if err != nil {
 		return errors.Join(err, s.call(func(context.Context) { s.release(m) }))

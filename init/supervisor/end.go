@@ -79,7 +79,7 @@ func (s *Supervisor) tearDown() {
 	s.reading.Wait() // a file that is being read holds its file system
 	for _, m := range s.modules {
 		for _, u := range m.units {
-			u.job.(*serviceJob).close()
+			u.job.(containerJob).close()
 		}
 		if err := s.runtime.Dismiss(m.plan); err != nil {
 			s.warn(err)

@@ -33,11 +33,11 @@ func (m *module) runs() bool { return m == nil || m.on && !m.held }
 
 // wire makes modules and units of the plan. Those that are there already, by their names, go on with what they are doing.
 func (s *Supervisor) wire(p *plan.Plan) {
-	old, units := s.modules, map[string]*unit{}
+	old, before, units := s.modules, map[string]*unit{}, map[string]*unit{}
 	s.plan, s.modules, s.units = p, nil, nil
 	for _, m := range old {
 		for _, u := range m.units {
-			units[u.name] = u
+			before[u.name] = u
 		}
 	}
 	for _, pm := range p.Modules {
@@ -48,17 +48,21 @@ func (s *Supervisor) wire(p *plan.Plan) {
 		m.wire(pm)
 		m.units = nil
 		for _, service := range pm.Services {
-			u := units[service.ID]
+			u := before[service.ID]
+			delete(before, service.ID)
 			if u == nil {
-				u = &unit{name: service.ID, job: &serviceJob{runtime: s.runtime}, machine: machine{state: waiting, since: s.now()}}
-				units[service.ID] = u
+				u = &unit{name: service.ID, job: s.newJob(), machine: machine{state: waiting, since: s.now()}}
 			}
+			units[service.ID] = u
 			u.module, u.importance = m, pm.Importance
-			u.job.(*serviceJob).set(service)
+			u.job.(containerJob).set(service)
 			m.units = append(m.units, u)
 		}
 		s.modules = append(s.modules, m)
 		s.units = append(s.units, m.units...)
+	}
+	for _, u := range before {
+		u.job.(containerJob).close()
 	}
 	s.connect(units)
 }
@@ -129,7 +133,7 @@ type parts struct {
 func (s *Supervisor) prepareModule(ctx context.Context, m *module) {
 	p, all, state, files, version := m.plan, s.plan, s.state, s.files, m.version
 	go func() {
-		got, err := s.prepare(state, p)
+		got, err := s.prepares(state, p)
 		if err == nil {
 			err = files.install(all, p, s.wallClock())
 		}
@@ -189,7 +193,7 @@ func (s *Supervisor) onPrepared(ctx context.Context, e eventPrepared) {
 	m.settled = true
 	for _, u := range m.units {
 		if e.err == nil {
-			e.err = u.job.(*serviceJob).open(e.parts.network, filepath.Join(s.config.State, "logs"), s.warn)
+			e.err = u.job.(containerJob).open(e.parts.network, filepath.Join(s.config.State, "logs"), s.warn)
 		}
 	}
 	if e.err != nil {

@@ -108,9 +108,14 @@ type Supervisor struct {
 	ending bool
 	exit   int
 
-	changing sync.Mutex                                                   // held while settings change or a module is replaced
-	reading  sync.WaitGroup                                               // what reads in the state partition beside the loop
-	runs     func(context.Context, *plan.Service, string, *os.File) error // runs a task's container to its end
+	changing sync.Mutex     // held while settings change or a module is replaced
+	reading  sync.WaitGroup // what reads in the state partition beside the loop
+
+	// What touches the machine, so that tests can do it otherwise.
+	newJob   func() containerJob
+	prepares func(State, *plan.Module) (parts, error)
+	dismiss  func(*plan.Module) error
+	runs     func(ctx context.Context, task *plan.Service, network string, output *os.File) error
 	rule     func(network.Rules) error
 }
 
@@ -124,7 +129,8 @@ func New(c Config, r *reaper.Reaper) (*Supervisor, error) {
 		config: c, log: c.Log.Logger(), reaper: r, runtime: container.New(c.Container, r), manifest: c.Manifest,
 		events: make(chan any, 64), over: make(chan struct{}), online: make(chan struct{}, 1), exit: PowerOff, ends: make(chan struct{}),
 	}
-	s.runs, s.rule = s.runtime.Run, network.SetRules
+	s.newJob = func() containerJob { return &serviceJob{runtime: s.runtime} }
+	s.prepares, s.dismiss, s.runs, s.rule = s.prepare, s.runtime.Dismiss, s.runtime.Run, network.SetRules
 	_, err = os.Stat(s.bootMark())
 	s.booted = err == nil
 	s.journal = journal.New(firstEvent(s.booted))

@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -47,6 +48,9 @@ func (s *Supervisor) begin(ctx context.Context, m *module, service *plan.Service
 // mostOutput is how much of a task's output is kept to tell, in bytes.
 const mostOutput = 4 << 10
 
+// drainTime bounds the wait for the rest of its output: something that it has started may hold the pipe.
+const drainTime = 2 * time.Second
+
 // runTask runs a task to its end and returns the last that it printed. All of it goes to a log of the module.
 func (s *Supervisor) runTask(t *task) (string, error) {
 	m := t.service.Module
@@ -70,7 +74,8 @@ func (s *Supervisor) runTask(t *task) (string, error) {
 	go func() { copied <- servicelog.Copy(file, io.TeeReader(r, last), time.Now) }()
 	err = s.runs(t.ctx, t.service, t.network, w)
 	w.Close()
-	if copyErr := <-copied; err == nil {
+	r.SetReadDeadline(time.Now().Add(drainTime))
+	if copyErr := <-copied; err == nil && !errors.Is(copyErr, os.ErrDeadlineExceeded) {
 		err = copyErr
 	}
 	return last.String(), err

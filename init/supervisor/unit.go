@@ -54,6 +54,17 @@ type job interface {
 	cleanup(ctx context.Context) string
 }
 
+// containerJob is the job of a module's service.
+type containerJob interface {
+	job
+	// set gives the service that the job runs from its next start on.
+	set(service *plan.Service)
+	// open prepares the service's log below the folder logs; network is the path of its module's network namespace.
+	open(network, logs string, logErr func(error)) error
+	// close ends the service's log.
+	close()
+}
+
 // Events that jobs report to the loop.
 type (
 	eventStarted struct {
