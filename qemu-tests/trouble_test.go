@@ -97,31 +97,33 @@ func (p probes) testKillService(t *testing.T, module, service string) {
 
 // testKillStart kills the runtime while it makes a container.
 func (p probes) testKillStart(t *testing.T) {
-	killed := 0
-	for try := 0; try < 10 && killed == 0; try++ {
+	for range 10 {
+		old := p.process(t, "probe", "hog")
+		seen := make(chan int, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { seen <- p.killRuntime(ctx) }()
 		if err := p.m.API().Restart(t.Context(), "probe", "hog"); err != nil {
 			t.Fatal(err)
 		}
-		killed = p.killRuntime(t)
-		p.awaitService(t, "probe", "hog", func(s api.Service) bool { return s.State == "ready" })
+		p.awaitService(t, "probe", "hog", func(s api.Service) bool { return s.State == "ready" && s.PID != old })
+		cancel()
+		if pid := <-seen; pid != 0 {
+			p.mustWork(t, "probe", order{What: "ids", On: hog})
+			return
+		}
 	}
-	if killed == 0 {
-		t.Error("the runtime was never seen at work")
-	}
-	p.mustWork(t, "probe", order{What: "ids", On: hog})
+	t.Error("the runtime was never seen at work")
 }
 
-// killRuntime watches processes for some seconds, and kills the first one that makes a container.
-func (p probes) killRuntime(t *testing.T) int {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
+// killRuntime watches the processes until ctx ends, and kills the first one that makes a container.
+func (p probes) killRuntime(ctx context.Context) int {
 	for ctx.Err() == nil {
 		all, err := p.m.API().Processes(ctx)
 		if err != nil {
 			continue
 		}
 		for _, one := range all {
-			if strings.Contains(one.Command, "crun") && strings.Contains(one.Command, "run") &&
+			if strings.Contains(one.Command, "crun") && strings.Contains(one.Command, " --detach ") &&
 				p.m.API().Signal(ctx, one.PID, "SIGKILL") == nil {
 				return one.PID
 			}

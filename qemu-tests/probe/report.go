@@ -96,8 +96,8 @@ type namedCall struct {
 // calls are those that containers are commonly broken out of with.
 func calls() []namedCall {
 	return []namedCall{
-		{"acct", unix.SYS_ACCT}, {"add_key", unix.SYS_ADD_KEY}, {"adjtimex", unix.SYS_ADJTIMEX}, {"bpf", unix.SYS_BPF},
-		{"chroot", unix.SYS_CHROOT}, {"clock_adjtime", unix.SYS_CLOCK_ADJTIME}, {"clock_settime", unix.SYS_CLOCK_SETTIME},
+		{"acct", unix.SYS_ACCT}, {"add_key", unix.SYS_ADD_KEY}, {"bpf", unix.SYS_BPF},
+		{"chroot", unix.SYS_CHROOT}, {"clock_settime", unix.SYS_CLOCK_SETTIME},
 		{"delete_module", unix.SYS_DELETE_MODULE}, {"fanotify_init", unix.SYS_FANOTIFY_INIT},
 		{"finit_module", unix.SYS_FINIT_MODULE}, {"fsconfig", unix.SYS_FSCONFIG}, {"fsmount", unix.SYS_FSMOUNT},
 		{"fsopen", unix.SYS_FSOPEN}, {"fspick", unix.SYS_FSPICK}, {"get_mempolicy", unix.SYS_GET_MEMPOLICY},
