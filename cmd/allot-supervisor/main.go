@@ -79,6 +79,9 @@ func run(screen *console.Console) (int, error) {
 		return 0, err
 	}
 	log := supervisor.NewLog(screen)
+	if err := container.ShareDisks("/sys/block"); err != nil {
+		log.Logger().Warn("modules get the disk in no fair shares", "error", err)
+	}
 	children := reaper.New()
 	s, err := supervisor.New(supervisor.Config{
 		Manifest: manifest, Slot: facts.Slot, Trial: facts.Trial,
