@@ -10,6 +10,9 @@
 #   make test-full    the same with the long matrix of VM tests
 #   make lint         only the static part of that, with the table of code budgets
 #   make bench        measure, beside a Debian 13 with systemd that serves the same page; writes docs/benchmarks.md
+#   make bench-modules  measure what modules use together; writes docs/modules/measured.md
+#   make bench-sandbox  measure HTTP, LDAP and XMPP through the sandbox, beside the same programs on a plain Debian 13; as root;
+#                     writes docs/benchmarks-sandbox.md
 #   make repro        build twice, in every way differently, and compare every output byte for byte
 #   make repro-twin   the same with a planted difference, which must be found
 #   make clean-cache  remove what was fetched and built: the cache, out/ and bin/ (not keys/)
@@ -29,7 +32,7 @@ export GOFLAGS    := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench bench-modules repro repro-twin clean-cache
+.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox repro repro-twin clean-cache
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -68,6 +71,9 @@ bench: $(KEYS)
 
 bench-modules: $(KEYS)
 	go run ./bench/modules --keys $(KEYS) --write docs/modules/measured.md
+
+bench-sandbox: $(KEYS)
+	go run ./bench/throughput --keys $(KEYS) --write docs/benchmarks-sandbox.md
 
 repro:
 	hack/repro $(PROFILE) $(ARCH)

@@ -3,16 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
+	"allotment/bench/peer"
 	"allotment/internal/run"
 )
 
@@ -186,33 +185,21 @@ func weigh(r io.Reader) (size, data int64, err error) {
 	}
 }
 
-//go:embed peer.sh
-var peerScript string
-
-// The archives that the peer is installed from; ours come from the same by default.
-const (
-	mirror         = "http://deb.debian.org/debian"
-	securityMirror = "http://deb.debian.org/debian-security"
-)
-
-// buildPeer builds the Debian that we are measured against.
+// buildPeer builds the Debian that we are measured against, and compresses it about as hard as our own code tries.
 func (b *bench) buildPeer(ctx context.Context) (builds, error) {
 	dir := filepath.Join(b.dir, "peer")
-	r := builds{disk: filepath.Join(dir, "peer.raw")}
-	if os.Geteuid() != 0 {
-		return r, fmt.Errorf("cannot build the Debian to compare with: mmdebstrap needs root; run make bench as root")
-	}
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		return r, err
-	}
-	if err := os.CopyFS(filepath.Join(dir, "www"), os.DirFS(pages)); err != nil {
+	var r builds
+	if err := os.CopyFS(filepath.Join(dir, "files", "var", "www", "html"), os.DirFS(pages)); err != nil {
 		return r, err
 	}
 	step := b.progress.Step("build debian from nothing", 0)
 	var err error
 	r.cold, err = timed(func() error {
-		return b.tools.With("/dev", "/sys").Run(ctx, run.Command{
-			Name: "sh", Args: []string{"-s", dir, mirror, securityMirror}, Stdin: strings.NewReader(peerScript)})
+		r.disk, err = peer.Build(ctx, peer.Options{Tools: b.tools, Dir: dir, FileSystem: "ext4", Packages: []string{"nginx"}})
+		if err != nil {
+			return err
+		}
+		return b.tools.Run(ctx, run.Command{Name: "zstd", Args: []string{"--quiet", "-T0", "-7", "--force", r.disk}})
 	})
 	step.Done(err)
 	if err != nil {
