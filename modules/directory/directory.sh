@@ -6,10 +6,19 @@ config=/run/config/slapd.conf
 data=/var/lib/ldap/data.mdb
 dump=/var/lib/dump/directory.ldif
 
-# load fills the database anew. LMDB takes an empty file for a new database.
+# tool runs a program of OpenLDAP on the organisation. Never by exec: LMDB tells processes that have the database open apart
+# by their process ids, slapd is number 1 of its container, and whatever a task starts first is number 1 of another.
+tool() {
+	name=$1
+	shift
+	"/usr/sbin/$name" -f "$config" -g -b o=organisation "$@"
+	return
+}
+
+# load fills the database anew, while slapd does not run. LMDB takes an empty file for a new database.
 load() {
 	: >"$data"
-	exec /usr/sbin/slapadd -f "$config" -g -b o=organisation -l "$1"
+	tool slapadd -l "$1"
 }
 
 case $1 in
@@ -18,9 +27,12 @@ start) # tests give an address
 	exec /usr/sbin/slapd -f "$config" -h "${2:-ldap://}" -d none # to standard error, and only what is grave
 	;;
 create) load /usr/share/allotment/organisation.ldif ;;
+reindex) tool slapindex ;;
+dump) tool slapcat -l "$dump" ;;
+verify) tool slapadd -u -l "$dump" ;;
 restore) load "$dump" ;;
 compare)
-	/usr/sbin/slapcat -f "$config" -g -b o=organisation -l /tmp/restored.ldif
-	exec /usr/bin/cmp "$dump" /tmp/restored.ldif
+	tool slapcat -l /tmp/restored.ldif
+	/usr/bin/cmp "$dump" /tmp/restored.ldif
 	;;
 esac
