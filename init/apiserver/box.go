@@ -25,7 +25,7 @@ type Box interface {
 
 	// Switch switches a module on or off, for good. A core module, and one that others need, cannot be off (api.Conflict).
 	Switch(ctx context.Context, module string, on bool) error
-	// Restart ends a service and starts it again, with those that need it; it returns when it was asked to end.
+	// Restart ends a service and starts it again; those that need it go on. It returns when the service was asked to end.
 	Restart(ctx context.Context, module, service string) error
 
 	Logs(ctx context.Context, q api.LogQuery) iter.Seq2[api.Line, error]

@@ -2,9 +2,11 @@ package servicelog
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -13,6 +15,7 @@ const (
 	Rate    = 16 << 10  // bytes per second
 	Burst   = 256 << 10 // bytes
 	maxLine = 4 << 10   // bytes; longer lines are broken
+	atOnce  = 32 << 10  // bytes that are read at once, and dropped at once in a flood
 )
 
 // bucket is a token bucket: it holds up to Burst bytes and gains Rate bytes per second.
@@ -37,20 +40,20 @@ func (b *bucket) take(n int, now time.Time) bool {
 // many lines it left out. Reading never stops for long, so that a service is not held up by its own log; errors of w
 // lose lines and nothing else. It returns the error of r, if that is not io.EOF.
 func Copy(w io.Writer, r io.Reader, now func() time.Time) error {
-	in := bufio.NewReaderSize(r, maxLine)
-	b := &bucket{tokens: Burst, last: now()}
-	dropped := 0
+	in := bufio.NewReaderSize(r, atOnce)
+	c := copier{w: w, now: now, bucket: bucket{tokens: Burst, last: now()}}
 	for {
 		line, err := in.ReadSlice('\n')
-		if len(line) > 0 {
-			dropped = writeLine(w, line, b, dropped, now())
+		if len(line) > 0 && !c.take(line) {
+			// In a flood looking at each line would cost more than the service's share of the processor.
+			rest, _ := in.Peek(in.Buffered())
+			c.drop(rest)
+			in.Discard(len(rest))
 		}
 		switch {
 		case err == nil || errors.Is(err, bufio.ErrBufferFull):
 		case errors.Is(err, io.EOF):
-			if dropped > 0 {
-				fmt.Fprintf(w, "%s allotment: left out %d lines that came too fast\n", stamp(now()), dropped)
-			}
+			c.tell()
 			return nil
 		default:
 			return fmt.Errorf("cannot read what a service prints: %w", err)
@@ -58,21 +61,48 @@ func Copy(w io.Writer, r io.Reader, now func() time.Time) error {
 	}
 }
 
-// writeLine writes one line, or counts it as dropped; it returns how many lines are dropped and not yet told of.
-func writeLine(w io.Writer, line []byte, b *bucket, dropped int, now time.Time) int {
-	if !b.take(len(line)+32, now) {
-		return dropped + 1
+// copier writes lines as far as they do not come too fast.
+type copier struct {
+	w       io.Writer
+	now     func() time.Time
+	bucket  bucket
+	dropped int  // lines that were left out and are not yet told of
+	within  bool // a line whose beginning was dropped
+}
+
+// take writes one line, in pieces if it is long, or counts it as dropped; it tells which.
+func (c *copier) take(line []byte) bool {
+	now := c.now()
+	if c.within || !c.bucket.take(len(line)+32, now) {
+		c.drop(line)
+		return false
 	}
-	if dropped > 0 {
-		fmt.Fprintf(w, "%s allotment: left out %d lines that came too fast\n", stamp(now), dropped)
+	c.tell()
+	for piece := range slices.Chunk(line, maxLine) {
+		out := append(make([]byte, 0, len(piece)+32), stamp(now)...)
+		out = append(append(out, ' '), piece...)
+		if out[len(out)-1] != '\n' {
+			out = append(out, '\n')
+		}
+		c.w.Write(out) // a full disk must not stop the service
 	}
-	out := append(make([]byte, 0, len(line)+32), stamp(now)...)
-	out = append(append(out, ' '), line...)
-	if out[len(out)-1] != '\n' {
-		out = append(out, '\n')
+	return true
+}
+
+// drop leaves out what was read.
+func (c *copier) drop(b []byte) {
+	if len(b) > 0 {
+		c.dropped += bytes.Count(b, []byte("\n"))
+		c.within = b[len(b)-1] != '\n'
 	}
-	w.Write(out) // a full disk must not stop the service
-	return 0
+}
+
+// tell says how many lines were left out.
+func (c *copier) tell() {
+	if c.dropped > 0 {
+		fmt.Fprintf(c.w, "%s allotment: left out %d lines that came too fast\n", stamp(c.now()), c.dropped)
+	}
+	c.dropped = 0
 }
 
 const stampForm = "2006-01-02T15:04:05.000Z"

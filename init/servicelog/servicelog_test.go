@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +76,41 @@ func TestFloodIsLeftOut(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), "lines that came too fast") {
 		t.Error("nothing tells that lines are missing")
+	}
+}
+
+// Every line of a flood comes through whole or is counted.
+func TestFloodIsCounted(t *testing.T) {
+	var in, out bytes.Buffer
+	for i := range 100_000 {
+		fmt.Fprintf(&in, "line %06d\n", i)
+	}
+	if err := Copy(&out, iotest.OneByteReader(&in), ticking(time.Microsecond)); err != nil {
+		t.Fatal(err)
+	}
+	whole, left := 0, 0
+	for line := range strings.Lines(out.String()) {
+		var n int
+		if _, err := fmt.Sscanf(line[25:], "allotment: left out %d lines", &n); err == nil {
+			left += n
+		} else if len(line) == 25+len("line 000000\n") {
+			whole++
+		} else {
+			t.Fatalf("half a line: %q", line)
+		}
+	}
+	if whole+left != 100_000 || left == 0 {
+		t.Errorf("%d lines came through, %d were left out", whole, left)
+	}
+}
+
+func BenchmarkFlood(b *testing.B) {
+	line := []byte("2026/11/22 10:00:00 [error] 12#12: *1 open() \"/srv/www/missing\" failed (2: No such file or directory)\n")
+	flood := bytes.Repeat(line, b.N)
+	b.SetBytes(int64(len(line)))
+	b.ResetTimer()
+	if err := Copy(io.Discard, bytes.NewReader(flood), time.Now); err != nil {
+		b.Fatal(err)
 	}
 }
 

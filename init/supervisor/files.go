@@ -70,14 +70,13 @@ func (f *files) make(p *plan.Plan, v settings.Values, now time.Time) map[string]
 	return out
 }
 
-// install makes the module's files and lets its services see them.
-func (f *files) install(p *plan.Plan, m *plan.Module, now time.Time) error {
+// install makes the module's files and lets its services see them; it returns those that depend on one that changed.
+func (f *files) install(p *plan.Plan, m *plan.Module, now time.Time) ([]*plan.Service, error) {
 	x := f.make(p, f.settings.Values(), now)[m.Name]
 	if x.err != nil {
-		return x.err
+		return nil, x.err
 	}
-	_, err := f.show(m, x)
-	return err
+	return f.show(m, x)
 }
 
 // show lets the module's services see its files, and returns those that depend on one that changed.

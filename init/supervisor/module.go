@@ -124,9 +124,10 @@ type eventPrepared struct {
 
 // parts are what a module's containers are made of.
 type parts struct {
-	network string         // path of the network namespace
-	layers  []string       // files
-	formats map[string]int // of the content of volumes, by their names
+	network string          // path of the network namespace
+	layers  []string        // files
+	formats map[string]int  // of the content of volumes, by their names
+	changed []*plan.Service // that depend on a file that is another one than before
 }
 
 // prepareModule prepares a module beside the loop.
@@ -135,7 +136,7 @@ func (s *Supervisor) prepareModule(ctx context.Context, m *module) {
 	go func() {
 		got, err := s.prepares(state, p)
 		if err == nil {
-			err = files.install(all, p, s.wallClock())
+			got.changed, err = files.install(all, p, s.wallClock())
 		}
 		s.send(eventPrepared{m, version, got, err})
 	}()
@@ -216,6 +217,11 @@ func (s *Supervisor) onPrepared(ctx context.Context, e eventPrepared) {
 		u.prepared = true
 		u.machine.overBackoff(s.now()) // if an earlier attempt failed
 		s.adopt(ctx, u)
+	}
+	for _, service := range e.parts.changed { // an earlier supervisor may have ended in the middle of a change
+		if u := s.unit(service.ID); u != nil && u.process != nil {
+			s.perform(ctx, u, u.machine.restart(s.now()))
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package supervisor
 import (
 	"cmp"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -275,6 +276,40 @@ func TestServiceThatEndsIsStartedAgain(t *testing.T) {
 	b.end(t)
 	if text := b.diary.String(); strings.Count(text, "+page") != 2 {
 		t.Errorf("starts: %s", text)
+	}
+}
+
+// A service that answers no more is killed and started again, and the reason told.
+func TestServiceThatAnswersNoMore(t *testing.T) {
+	dead := make(chan error)
+	b := newBox(t, plan.Normal, program{name: "page", args: forever, dead: dead})
+	b.lines.await(t, "BOOT-OK")
+	dead <- errors.New("no answer 3 times in a row: connection refused")
+	b.lines.await(t, "page restarting (no answer 3 times in a row: connection refused)")
+	b.lines.awaitTimes(t, "Web: page starting", 2)
+	b.end(t)
+	if text := b.diary.String(); strings.Count(text, "+page") != 2 {
+		t.Errorf("starts: %s", text)
+	}
+}
+
+// PID 1 is told with every beat whether the box is ending, and how.
+func TestBeats(t *testing.T) {
+	beats, beat, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer beats.Close()
+	defer beat.Close()
+	said := make([]byte, 3)
+	s := &Supervisor{config: Config{Heartbeat: beat}}
+	s.writeBeat()
+	s.ending = true
+	s.writeBeat()
+	s.exit = Reboot
+	s.writeBeat()
+	if _, err := io.ReadFull(beats, said); err != nil || string(said) != "\x01or" {
+		t.Errorf("it said %q, %v", said, err)
 	}
 }
 
