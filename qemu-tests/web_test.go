@@ -1,0 +1,197 @@
+package qemutests
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"io"
+	"net/http"
+	"net/http/cookiejar"
+	"net/url"
+	"strings"
+	"testing"
+
+	"allotment/qemu-tests/vm"
+)
+
+// TestWeb uses the web site from outside the box, as visitors and as the administrator.
+func TestWeb(t *testing.T) {
+	m := bootModule(t, "web", vm.Options{Forward: []int{80}})
+	ctx := t.Context()
+	base := "http://" + m.Address(80)
+	visitor := newBrowser(t, base)
+	visitor.mustGet("/", http.StatusOK, "</html>")
+	visitor.mustGet("/wp-login.php", http.StatusOK, `name="log"`)
+	for _, path := range []string{"/xmlrpc.php", "/wp-config.php", "/wp-admin/install.php", "/wp-content/mu-plugins/allotment.php"} {
+		visitor.mustGet(path, http.StatusNotFound, "")
+	}
+	if visitor.logIn("admin", "a guess") {
+		t.Error("a guess was accepted as the administrator's password")
+	}
+
+	admin := newBrowser(t, base)
+	if !admin.logIn("admin", firstPassword(t, m)) {
+		t.Fatal("the administrator cannot log in")
+	}
+	admin.mustGet("/wp-admin/", http.StatusOK, "dashboard-widgets")
+	nonce := admin.mustGet("/wp-admin/admin-ajax.php?action=rest-nonce", http.StatusOK, "")
+
+	picture := drawPicture(t)
+	if answer, status := visitor.post("/?rest_route=/wp/v2/media", "image/png", "", picture); status != http.StatusUnauthorized {
+		t.Errorf("a visitor uploads a picture: %d %s", status, answer)
+	}
+	answer, status := admin.post("/?rest_route=/wp/v2/media", "image/png", nonce, picture)
+	if status != http.StatusCreated {
+		t.Fatalf("the administrator uploads a picture: %d %s", status, answer)
+	}
+	var media struct {
+		SourceURL    string `json:"source_url"`
+		MediaDetails struct {
+			Sizes map[string]struct {
+				SourceURL string `json:"source_url"`
+			} `json:"sizes"`
+		} `json:"media_details"`
+	}
+	if err := json.Unmarshal([]byte(answer), &media); err != nil {
+		t.Fatal(err)
+	}
+	small := media.MediaDetails.Sizes["thumbnail"].SourceURL
+	if small == "" {
+		t.Errorf("no small picture was made: %s", answer)
+	}
+	if answer, status := admin.post("/?rest_route=/wp/v2/media", "application/x-php", nonce, []byte("<?php echo 1;")); status == http.StatusCreated {
+		t.Errorf("a program was taken for a picture: %s", answer)
+	}
+	post := `{"title": "The summer fair", "content": "All are welcome.", "status": "publish"}`
+	if answer, status := admin.post("/?rest_route=/wp/v2/posts", "application/json", nonce, []byte(post)); status != http.StatusCreated {
+		t.Fatalf("the administrator writes: %d %s", status, answer)
+	}
+	if err := m.API().SetSettings(ctx, "web", map[string]any{"tagline": "Since 1923"}); err != nil {
+		t.Fatal(err)
+	}
+
+	mustRun(t, m.API(), "journey", "web")
+	mustRun(t, m.API(), "backup", "web", "dump", "verify", "restore", "restore-test")
+	mustRun(t, m.API(), "repair", "web")
+
+	mustHaveAll := func() {
+		t.Helper()
+		visitor.mustGet("/", http.StatusOK, "The summer fair")
+		visitor.mustGet("/?rest_route=/", http.StatusOK, "Since 1923")
+		visitor.mustGet(strings.TrimPrefix(media.SourceURL, base), http.StatusOK, string(picture))
+		visitor.mustGet(strings.TrimPrefix(small, base), http.StatusOK, "PNG")
+	}
+	mustHaveAll()
+	for _, service := range []string{"database", "php", "nginx"} {
+		restart(t, m.API(), "web", service)
+	}
+	mustHaveAll()
+	if err := m.Reset(ctx); err != nil { // no time to write anything
+		t.Fatal(err)
+	}
+	mustBeReadyAgain(t, m)
+	mustHaveAll()
+	report(t, m, "web")
+}
+
+// firstPassword is the administrator's, which nobody gets from the box but a developer.
+func firstPassword(t *testing.T, m *vm.VM) string {
+	t.Helper()
+	var out strings.Builder
+	for o, err := range m.API().Run(t.Context(), "web", "php", "/usr/bin/php8.4", "-r", `readfile("/run/secrets/admin");`) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.WriteString(o.Text)
+	}
+	return out.String()
+}
+
+// drawPicture makes a PNG large enough that smaller ones are made of it.
+func drawPicture(t *testing.T) []byte {
+	t.Helper()
+	img := image.NewRGBA(image.Rect(0, 0, 640, 480))
+	for x := range 640 {
+		for y := range 480 {
+			img.Set(x, y, color.RGBA{uint8(x), uint8(y), uint8(x * y), 255})
+		}
+	}
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+// browser is somebody who looks at the site.
+type browser struct {
+	t    *testing.T
+	base string
+	http http.Client
+}
+
+func newBrowser(t *testing.T, base string) *browser {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &browser{t, base, http.Client{Jar: jar, Transport: &http.Transport{}}}
+}
+
+// do makes a request and returns the answer.
+func (b *browser) do(method, path string, headers map[string]string, body []byte) (string, int) {
+	b.t.Helper()
+	r, err := http.NewRequestWithContext(b.t.Context(), method, b.base+path, bytes.NewReader(body))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for name, value := range headers {
+		r.Header.Set(name, value)
+	}
+	resp, err := b.http.Do(r)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return string(text), resp.StatusCode
+}
+
+// mustGet wants a status and some text in the page, and returns all of it.
+func (b *browser) mustGet(path string, status int, want string) string {
+	b.t.Helper()
+	page, got := b.do(http.MethodGet, path, nil, nil)
+	if got != status || !strings.Contains(page, want) {
+		b.t.Errorf("%s: status %d, want %d; %d bytes without %.40q", path, got, status, len(page), want)
+	}
+	return page
+}
+
+// post sends a body to the REST interface, as somebody who has a nonce or not.
+func (b *browser) post(path, kind, nonce string, body []byte) (string, int) {
+	b.t.Helper()
+	headers := map[string]string{"Content-Type": kind, "Content-Disposition": `attachment; filename="fair.` + suffix(kind) + `"`}
+	if nonce != "" {
+		headers["X-WP-Nonce"] = nonce
+	}
+	return b.do(http.MethodPost, path, headers, body)
+}
+
+func suffix(kind string) string { return kind[strings.LastIndexAny(kind, "/-")+1:] }
+
+// logIn fills in the login form and tells whether it worked.
+func (b *browser) logIn(name, password string) bool {
+	b.t.Helper()
+	b.mustGet("/wp-login.php", http.StatusOK, `name="log"`) // sets a cookie that must come back
+	form := url.Values{"log": {name}, "pwd": {password}, "testcookie": {"1"}}.Encode()
+	b.do(http.MethodPost, "/wp-login.php", map[string]string{"Content-Type": "application/x-www-form-urlencoded"}, []byte(form))
+	page, status := b.do(http.MethodGet, "/wp-admin/profile.php", nil, nil)
+	return status == http.StatusOK && strings.Contains(page, fmt.Sprintf("value=%q", name))
+}
