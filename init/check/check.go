@@ -20,7 +20,7 @@ import (
 
 const (
 	askEvery = 250 * time.Millisecond
-	askEach  = 5 * time.Second // for one attempt at readiness
+	askEach  = 5 * time.Second // for the first attempts at readiness
 )
 
 // Question is one attempt of a check: nil is a good answer.
@@ -36,14 +36,16 @@ func AwaitReady(ctx context.Context, c image.Check, ask Question) error {
 	pause := time.NewTicker(askEvery)
 	defer pause.Stop()
 	last := errors.New("no answer in time")
-	for {
-		err := askOnce(ctx, ask, askEach)
+	for each := askEach; ; {
+		err := askOnce(ctx, ask, each)
 		if err == nil {
 			return nil
 		}
 		var timeout net.Error
-		if !errors.As(err, &timeout) || !timeout.Timeout() { // which would hide why earlier attempts failed
-			last = err
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			each *= 2 // what takes long would be asked for in vain again and again, each time from its beginning
+		} else {
+			last = err // a timeout would hide it
 		}
 		select {
 		case <-ctx.Done():
