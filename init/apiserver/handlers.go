@@ -61,8 +61,9 @@ func (s *Server) handlers() map[string]handler {
 }
 
 // module finds the module that the path names.
-func (s *Server) module(r *http.Request) (api.Module, error) {
-	name := r.PathValue("module")
+func (s *Server) module(r *http.Request) (api.Module, error) { return s.find(r.PathValue("module")) }
+
+func (s *Server) find(name string) (api.Module, error) {
 	all := s.config.Box.Modules()
 	i := slices.IndexFunc(all, func(m api.Module) bool { return m.Name == name })
 	if i < 0 {
@@ -122,7 +123,12 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) error {
 	if q.Follow, err = flag(v.Get("follow")); err != nil {
 		return err
 	}
-	return stream(w, s.config.Box.Logs(r.Context(), q))
+	if q.Module != "" {
+		if _, err := s.find(q.Module); err != nil {
+			return err
+		}
+	}
+	return stream(w, q.Follow, s.config.Box.Logs(r.Context(), q))
 }
 
 func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
@@ -137,7 +143,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) error {
 	if q.Follow, err = flag(v.Get("follow")); err != nil {
 		return err
 	}
-	return stream(w, s.config.Box.Events(r.Context(), q))
+	return stream(w, q.Follow, s.config.Box.Events(r.Context(), q))
 }
 
 func flag(text string) (bool, error) {
@@ -189,7 +195,7 @@ func (s *Server) runTask(w http.ResponseWriter, r *http.Request) error {
 	if !slices.ContainsFunc(s.config.Box.Tasks(), known) {
 		return api.Errorf(api.NotFound, "module %q has no %s %q", want.Module, want.Kind, want.Name)
 	}
-	return stream(w, s.config.Box.RunTask(r.Context(), want))
+	return stream(w, false, s.config.Box.RunTask(r.Context(), want))
 }
 
 // mostUsers is how many accounts can be asked for at once.
@@ -207,7 +213,7 @@ func (s *Server) provision(w http.ResponseWriter, r *http.Request) error {
 	if p.Group == "" {
 		p.Group = "members"
 	}
-	return stream(w, s.config.Box.Provision(r.Context(), p))
+	return stream(w, false, s.config.Box.Provision(r.Context(), p))
 }
 
 func digest(r *http.Request) (image.Digest, error) {
@@ -310,7 +316,7 @@ func (s *Server) run(w http.ResponseWriter, r *http.Request) error {
 	if len(v.Command) == 0 {
 		return api.Errorf(api.Invalid, "there is no command")
 	}
-	return stream(w, s.config.Developer.Run(r.Context(), module, service, v.Command))
+	return stream(w, false, s.config.Developer.Run(r.Context(), module, service, v.Command))
 }
 
 func (s *Server) processes(w http.ResponseWriter, _ *http.Request) error {

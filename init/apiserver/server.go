@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,11 +10,13 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"allotment/api"
+	"allotment/internal/limit"
 )
 
 // Bounds of what callers may ask for.
@@ -69,7 +72,7 @@ func New(c Config) (*Server, error) {
 // Serve answers those who connect to the listener until it fails or Close. It can be called for several listeners; who
 // does not come over a unix socket is the owner.
 func (s *Server) Serve(l net.Listener) error {
-	return s.http.Serve(&limited{Listener: l, free: make(chan struct{}, mostConnections)})
+	return s.http.Serve(limit.Listen(l, limit.Bounds{Total: mostConnections, PerClient: mostConnections}))
 }
 
 // Close ends all connections and listeners.
@@ -84,8 +87,8 @@ func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
 
 // access is the class of whoever connected.
 func (s *Server) access(c net.Conn) api.Access {
-	if l, ok := c.(*limitedConn); ok {
-		c = l.Conn
+	if l, ok := c.(interface{ NetConn() net.Conn }); ok { // of package limit
+		c = l.NetConn()
 	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
@@ -147,14 +150,33 @@ func (s *Server) guard(route api.Route, h handler) http.Handler {
 			ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 			defer cancel()
 			r = r.WithContext(ctx)
-			r.Body = http.MaxBytesReader(w, r.Body, mostBody)
-			// Where there can be no deadline, the connection's own bounds have to do.
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTime))
+			if err := awaitBody(w, r); err != nil {
+				writeError(out, err)
+				return
+			}
 		}
 		if err := h(out, r); err != nil && !out.begun {
 			writeError(out, err)
 		}
 	})
+}
+
+// awaitBody reads the body in time, before the handler begins: with HTTP/1 a deadline that goes on would end the handler's
+// context.
+func awaitBody(w http.ResponseWriter, r *http.Request) error {
+	// Where there can be no deadline, the connection's own bounds have to do.
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTime))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBody))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return api.Errorf(api.Invalid, "the request did not come within %v", bodyTime)
+	}
+	if err != nil {
+		return err
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	_ = control.SetReadDeadline(time.Time{})
+	return nil
 }
 
 // writer notes whether an answer was begun.
@@ -212,12 +234,19 @@ func done(w http.ResponseWriter, err error) error {
 	return err
 }
 
-// stream writes each item as it comes. An error that comes first is the answer's status; a later one ends the stream.
-func stream[T any](w http.ResponseWriter, items iter.Seq2[T, error]) error {
+// stream writes each item as it comes. An error that comes first is the answer's status; a later one ends the stream. Who
+// follows is told at once that he does, so that then every error is a later one.
+func stream[T any](w http.ResponseWriter, follow bool, items iter.Seq2[T, error]) error {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	flush := http.NewResponseController(w)
 	out := json.NewEncoder(w)
-	begun := false
+	begun := follow
+	if follow {
+		w.WriteHeader(http.StatusOK)
+		if err := flush.Flush(); err != nil {
+			return err
+		}
+	}
 	for item, err := range items {
 		f := api.Frame[T]{Item: &item}
 		if err != nil {

@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"allotment/api"
@@ -463,5 +465,72 @@ func TestConnectionsAreBounded(t *testing.T) {
 		c.Close()
 	}
 	for !connect() { // the twin: once there is room again
+	}
+}
+
+// slow is a box on which switching takes as long as it may.
+type slow struct{ *boxtest.Box }
+
+func (slow) Switch(ctx context.Context, _ string, _ bool) error {
+	select {
+	case <-time.After(answerTime - time.Second):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// request sends an HTTP/1.1 request by its text, in the time of a synctest bubble, and returns the answer's status.
+func request(t *testing.T, text string) int {
+	p := newPipes()
+	go serve(t, Config{Box: slow{boxtest.New(at)}}).Serve(p)
+	c, err := p.dial(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	defer p.Close()
+	go io.WriteString(c, text)
+	answer, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	return answer.StatusCode
+}
+
+func TestAnswersMayTakeLongerThanBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		if got := request(t, "POST /v1/modules/page/on HTTP/1.1\r\nHost: box\r\n\r\n"); got != http.StatusNoContent {
+			t.Errorf("a long answer has status %d", got)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		begin := time.Now()
+		got := request(t, "PATCH /v1/settings HTTP/1.1\r\nHost: box\r\nContent-Length: 10\r\n\r\n{")
+		if took := time.Since(begin); got != http.StatusUnprocessableEntity || took != bodyTime {
+			t.Errorf("a body that does not come: status %d after %v", got, took)
+		}
+	})
+}
+
+func TestWhoFollowsIsToldAtOnce(t *testing.T) {
+	box := boxtest.New(at)
+	box.Log = nil
+	path := socket(t, Config{Box: box, Access: map[uint32]api.Access{uint32(os.Getuid()): api.Owner}})
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", path)
+	}}}
+	defer client.CloseIdleConnections()
+	for query, want := range map[string]int{"module=page&follow=true": http.StatusOK, "module=mail&follow=true": http.StatusNotFound} {
+		answer, err := client.Get("http://box/v1/logs?" + query) // returns when the status is there
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != want {
+			t.Errorf("%s: status %s, want %d", query, answer.Status, want)
+		}
 	}
 }

@@ -63,7 +63,7 @@ func (l *listener) leave(client netip.Prefix) {
 	}
 }
 
-// client is what counts as one client.
+// client is what counts as one client: all that do not come by TCP are the same one.
 func (l *listener) client(a net.Addr) netip.Prefix {
 	t, ok := a.(*net.TCPAddr)
 	if !ok {
@@ -82,6 +82,9 @@ type conn struct {
 	net.Conn
 	leave func()
 }
+
+// NetConn returns the connection as it was accepted, as that of tls.Conn does.
+func (c *conn) NetConn() net.Conn { return c.Conn }
 
 // Close implements net.Conn.
 func (c *conn) Close() error {
