@@ -43,6 +43,9 @@ add_action('shutdown', function () {
     require_once ABSPATH . 'wp-cron.php';
 }, 1000);
 
+// No request leaves WordPress, not even to itself: the box would drop it, and a page or due work would wait for that.
+add_filter('pre_http_request', fn() => new WP_Error('http_request_blocked', 'This box lets WordPress fetch nothing.'));
+
 // Nobody speaks XML-RPC, and nothing outside is asked whether there are updates.
 add_filter('xmlrpc_enabled', '__return_false');
 remove_action('wp_head', 'rsd_link');
@@ -53,7 +56,8 @@ foreach (['update_core', 'update_plugins', 'update_themes'] as $name) {
 }
 add_action('init', function () {
     remove_action('init', 'wp_schedule_update_checks');
-    foreach (['wp_version_check', 'wp_update_plugins', 'wp_update_themes'] as $hook) {
+    remove_action('init', 'wp_schedule_https_detection');
+    foreach (['wp_version_check', 'wp_update_plugins', 'wp_update_themes', 'wp_https_detection', 'wp_site_health_scheduled_check'] as $hook) {
         wp_clear_scheduled_hook($hook);
     }
 }, 0);
