@@ -1,6 +1,6 @@
 // Package confine takes from the calling process what a program that speaks with strangers does not need: it must not be
 // root, can gain no privileges, can open no files but those of one folder, run no programs, and listen on no further ports.
-// See docs/decisions/0013-landlock-not-seccomp.md.
+// See docs/decisions/0009-landlock-not-seccomp.md.
 package confine
 
 import (
