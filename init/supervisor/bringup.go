@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"allotment/api"
 	"allotment/init/network"
 )
 
@@ -21,8 +24,8 @@ type (
 		state State
 		files *files
 	}
-	eventModules struct{} // modules can be prepared
-	eventTime    struct{} // the clock follows the time servers
+	eventModules struct{}                       // modules can be prepared
+	eventTime    struct{ offset time.Duration } // the clock was set by the time servers
 	// eventBroken is an error after which the box is no good.
 	eventBroken struct {
 		stage string
@@ -64,7 +67,7 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 	if err := s.clock.Remember(filepath.Join(s.config.State, "system", "time")); err != nil {
 		s.warn(err)
 	}
-	running.Go(func() { s.clock.Run(ctx, s.online, s.onTime) })
+	running.Go(func() { s.clock.Run(ctx, s.online, func(offset time.Duration) { s.send(eventTime{offset}) }) })
 	if <-joined {
 		s.send(eventModules{})
 	}
@@ -107,6 +110,8 @@ func (s *Supervisor) onModules(ctx context.Context) {
 	for _, m := range s.modules {
 		s.prepareModule(ctx, m)
 	}
+	s.renewed = s.now() // what modules read is made now
+	s.patrol(ctx)
 }
 
 func (s *Supervisor) onFirewalled(ctx context.Context) {
@@ -117,6 +122,9 @@ func (s *Supervisor) onFirewalled(ctx context.Context) {
 }
 
 func (s *Supervisor) onNetwork(e eventNetwork) {
+	if !slices.Equal(s.net.Addresses, e.status.Addresses) {
+		s.recordAddresses(e.status.Addresses)
+	}
 	s.net = e.status
 	s.log.Info("network", "link", e.status.Link, "addresses", e.status.Addresses, "dns", e.status.DNS)
 	if a, ok := firstResolver(e.status); ok {
@@ -130,10 +138,26 @@ func (s *Supervisor) onNetwork(e eventNetwork) {
 	}
 }
 
-// onTime is called by the clock's goroutine.
-func (s *Supervisor) onTime(offset time.Duration) {
-	s.log.Info("the clock follows the time servers", "offset", offset.String())
-	s.send(eventTime{})
+func (s *Supervisor) recordAddresses(all []netip.Prefix) {
+	if len(all) == 0 {
+		s.record(api.Event{Level: api.Bad, Kind: "network", Text: "the box has no address any more"}, nil)
+		return
+	}
+	var texts []string
+	for _, a := range all {
+		texts = append(texts, a.Addr().String())
+	}
+	s.record(api.Event{Level: api.Good, Kind: "network", Text: "the box can be reached at " + strings.Join(texts, ", ")}, nil)
+}
+
+// onTime notes that the clock follows the time servers, and tells it where that is news.
+func (s *Supervisor) onTime(e eventTime) {
+	s.log.Info("the clock follows the time servers", "offset", e.offset.String())
+	if s.synced.IsZero() || e.offset.Abs() > time.Second {
+		s.record(api.Event{Level: api.Good, Kind: "clock",
+			Text: fmt.Sprintf("the time servers moved the clock by %v", e.offset.Round(time.Millisecond))}, nil)
+	}
+	s.synced = s.now()
 }
 
 // resolverAddr is the resolver's address, shared by the loop and the clock.

@@ -303,7 +303,7 @@ func (s *Supervisor) handle(ctx context.Context, event any) {
 	case eventVolumes:
 		s.onVolumes(e)
 	case eventTime:
-		s.synced = s.now()
+		s.onTime(e)
 	case eventCall:
 		e.f(ctx)
 		close(e.done)
