@@ -93,7 +93,7 @@ func openTools(ctx context.Context, locked string) (makers, server *tools.Root, 
 	if err != nil {
 		return nil, nil, err
 	}
-	server, err = tools.OpenNewerSolver(ctx, c, apt.New(c, profile.Debian{}, l.Epoch), packages, to)
+	server, err = tools.OpenPackages(ctx, c, apt.New(c, profile.Debian{}, l.Epoch), packages, to)
 	return makers, server, err
 }
 

@@ -60,14 +60,6 @@ func OpenRegistry(ctx context.Context, c cache.Dir, f Fetcher, to progress.Repor
 	return open(ctx, c, f, to, "registry")
 }
 
-// OpenNewerSolver is OpenSolver for when the archive no longer has the locked versions of its packages: packages are what
-// there is of them now.
-func OpenNewerSolver(
-	ctx context.Context, c cache.Dir, f Fetcher, packages []lock.Package, to progress.Reporter,
-) (*Root, error) {
-	return openPackages(ctx, c, f, packages, to)
-}
-
 // Lock returns the tool root's lock, for the build record.
 func Lock() (*lock.Lock, error) { return lock.Parse("builder/tools/tools.lock", lockFile) }
 
@@ -76,10 +68,12 @@ func open(ctx context.Context, c cache.Dir, f Fetcher, to progress.Reporter, tre
 	if err != nil {
 		return nil, err
 	}
-	return openPackages(ctx, c, f, packages, to)
+	return OpenPackages(ctx, c, f, packages, to)
 }
 
-func openPackages(
+// OpenPackages returns a tool root of the given packages: those of other locks, or what there is now of packages whose locked
+// versions the archive no longer has.
+func OpenPackages(
 	ctx context.Context, c cache.Dir, f Fetcher, packages []lock.Package, to progress.Reporter,
 ) (*Root, error) {
 	spaces, err := probe(ctx)

@@ -46,7 +46,7 @@ func Lock(ctx context.Context, o Options) (*lock.Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	root, err := tools.OpenNewerSolver(ctx, o.Cache, o.Archive, packages, o.Progress)
+	root, err := tools.OpenPackages(ctx, o.Cache, o.Archive, packages, o.Progress)
 	if err != nil {
 		return nil, err
 	}
