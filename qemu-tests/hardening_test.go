@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"allotment/api"
 	"allotment/builder"
 	"allotment/builder/lock"
 	"allotment/image"
@@ -66,6 +67,14 @@ func (p probes) testReport(t *testing.T) {
 		t.Errorf("two modules have the same ids: %s", main.UIDMap)
 	}
 	p.judgeSysctls(t, root.Sysctls)
+	for line, err := range p.m.API().Logs(t.Context(), api.LogQuery{Lines: -1}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(line.Text, "fair shares") {
+			t.Errorf("the disk is not shared out: %s", line.Text)
+		}
+	}
 	console, err := os.ReadFile(p.m.Log())
 	if err != nil {
 		t.Fatal(err)
