@@ -26,7 +26,8 @@ import (
 
 // treeCode is the code that decides the bytes of a tree, and of the tar and EROFS files made of it.
 var treeCode = []string{
-	"go.mod", "builder/layers.go", "builder/image.go", "builder/registry", "builder/deb", "builder/profile", "builder/rootfs", "image/erofs", "image/layer",
+	"go.mod", "builder/bytecode.go", "builder/layers.go", "builder/image.go", "builder/registry", "builder/deb", "builder/profile",
+	"builder/rootfs", "image/erofs", "image/layer",
 	"image/verity/verity.go",
 }
 
@@ -152,8 +153,15 @@ func (b *build) makeLayer(ctx context.Context, t *tools.Root, chain []*profile.T
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
+	compiled := filepath.Join(dir, "python")
+	if err := addBytecode(ctx, t, tree, compiled); err != nil {
+		return err
+	}
 	out := filepath.Join(dir, layerEROFS)
 	if err := b.writeEROFS(ctx, t, tree, filepath.Join(dir, layerTar), out); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(compiled); err != nil {
 		return err
 	}
 	digest, _, err := erofsDigest(out)
