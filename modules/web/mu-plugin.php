@@ -57,9 +57,8 @@ foreach (['update_core', 'update_plugins', 'update_themes'] as $name) {
 add_action('init', function () {
     remove_action('init', 'wp_schedule_update_checks');
     remove_action('init', 'wp_schedule_https_detection');
-    foreach (['wp_version_check', 'wp_update_plugins', 'wp_update_themes', 'wp_https_detection', 'wp_site_health_scheduled_check'] as $hook) {
-        wp_clear_scheduled_hook($hook);
-    }
+    $fetching = ['wp_version_check', 'wp_update_plugins', 'wp_update_themes', 'wp_https_detection', 'wp_site_health_scheduled_check'];
+    array_map('wp_clear_scheduled_hook', $fetching);
 }, 0);
 add_filter('site_status_tests', function ($tests) {
     unset($tests['direct']['rest_availability'], $tests['async']['dotorg_communication'],

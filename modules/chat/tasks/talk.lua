@@ -1,5 +1,5 @@
--- Logs in as the probe, as a chat program does (RFC 6120: STARTTLS, SASL PLAIN, resource binding), sends itself a message
--- and wants it back.
+-- Logs in as the probe, as a chat program does (RFC 6120: STARTTLS, SASL PLAIN, resource binding), sends itself a
+-- message and wants it back.
 
 local socket = require "socket";
 local ssl = require "ssl";
@@ -63,7 +63,7 @@ send("<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/><
 local me = expect("binding", "<jid>([^<]+)</jid>");
 send("<presence/>");
 local word = "probe" .. os.time() .. tostring({}):match("0x(%x+)"); -- fits itself as a pattern
-send("<message type='chat' id='m1' to='" .. me .. "'><body>" .. word .. "</body><no-store xmlns='urn:xmpp:hints'/></message>");
+send("<message type='chat' to='" .. me .. "'><body>" .. word .. "</body><no-store xmlns='urn:xmpp:hints'/></message>");
 expect("message", word);
 send("</stream:stream>");
 conn:close();
