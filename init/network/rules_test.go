@@ -393,6 +393,71 @@ func TestRulesOfOfferedPorts(t *testing.T) {
 	check(gateway, v.rules, "the twin, not on trial", true)
 }
 
+// Nothing passes from a module that is switched off, although answers to connections that were accepted go on.
+func TestConnectionsEndWithTheirModules(t *testing.T) {
+	const port = 3890
+	v := newTown(t)
+	web, directory, mail := v.rules.Modules[0], v.rules.Modules[1], v.rules.Modules[2]
+	web.Peers[0].Ports = []int{port}
+	for _, a := range addrs(directory) {
+		v.in(t, "directory", func() error { return echoAt(t, netip.AddrPortFrom(a.Addr(), port).String()) })
+		for _, on := range [][]*plan.Module{{directory, mail}, {web, mail}} {
+			if err := SetRules(v.rules); err != nil {
+				t.Fatal(err)
+			}
+			var c net.Conn
+			v.in(t, "web", func() (err error) {
+				c, err = net.DialTimeout("tcp", netip.AddrPortFrom(a.Addr(), port).String(), patience)
+				return err
+			})
+			defer c.Close()
+			rules := v.rules
+			rules.Modules = on
+			if err := SetRules(rules); err != nil {
+				t.Fatal(err)
+			}
+			if err := echo(c, moment); err == nil {
+				t.Errorf("%s is reached by an old connection", a)
+			}
+			if err := install(without(chains(rules), noGenuine)); err != nil { // the twin
+				t.Fatal(err)
+			}
+			if err := echo(c, patience); err != nil {
+				t.Errorf("%s is not reached without %q either: %v", a, noGenuine, err)
+			}
+		}
+	}
+}
+
+// echoAt sends back what it gets, until the test ends.
+func echoAt(t *testing.T, address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go io.Copy(c, c)
+		}
+	}()
+	return nil
+}
+
+// echo sends a byte and wants one back.
+func echo(c net.Conn, within time.Duration) error {
+	c.SetDeadline(time.Now().Add(within))
+	if _, err := c.Write([]byte{1}); err != nil {
+		return err
+	}
+	_, err := c.Read(make([]byte, 1))
+	return err
+}
+
 // A module cannot fill the kernel's memory of connections: neither with connections nor with questions for names.
 func TestConnectionsAreBounded(t *testing.T) {
 	v := newTown(t)
