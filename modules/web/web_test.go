@@ -1,0 +1,168 @@
+// Package web_test asks the real WordPress of the module, with the real MariaDB. PHP's own web server stands for PHP-FPM
+// and nginx, which qemu-tests use.
+package web_test
+
+import (
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"allotment/init/render"
+	"allotment/modules/moduletest"
+)
+
+func TestMain(m *testing.M) { moduletest.Main(m) }
+
+// site is a running web site.
+type site struct {
+	*moduletest.Module
+	t   *testing.T
+	web string // address of PHP's web server
+}
+
+// newSite makes the database and installs WordPress, as the migrations do, for an organisation with these settings.
+func newSite(t *testing.T, edit func(*render.Data)) *site {
+	t.Helper()
+	s := &site{t: t, web: moduletest.FreeAddress(t)}
+	s.Module = moduletest.New(t, "web").Unpack("web", edit)
+	database := moduletest.FreeAddress(t)
+	port := database[strings.LastIndexByte(database, ':')+1:]
+	s.exchange("/etc/mysql/my.cnf", "port = 3306", "port = "+port+"\nuser = root")
+	s.exchange("/run/config/wp-config.php", "define('DB_HOST', '127.0.0.1');", "define('DB_HOST', '"+database+"');")
+	s.exchange("/run/config/admin.cnf", "protocol = tcp", "protocol = tcp\nport = "+port)
+	s.mustRun("make-database")
+	s.Start(database, "/usr/sbin/mariadbd", "--init-file=/run/config/accounts.sql")
+	s.mustRun("install")
+	s.Start(s.web, "/usr/bin/php8.4", "-S", s.web, "-t", "/usr/share/wordpress", "-d", "opcache.enable_cli=1")
+	return s
+}
+
+// exchange replaces a text that stands once in a file.
+func (s *site) exchange(file, old, new string) {
+	s.t.Helper()
+	text := string(s.Read(file))
+	if strings.Count(text, old) != 1 {
+		s.t.Fatalf("%s does not have %q just once", file, old)
+	}
+	s.Write(file, []byte(strings.Replace(text, old, new, 1)))
+}
+
+func (s *site) run(task string) error {
+	_, err := s.Run("/usr/bin/php8.4", "/usr/lib/allotment/"+task+".php")
+	return err
+}
+
+func (s *site) mustRun(task string) {
+	s.t.Helper()
+	if err := s.run(task); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// php runs code within WordPress and returns what it prints.
+func (s *site) php(code string) string {
+	s.t.Helper()
+	out, err := s.Run("/usr/bin/php8.4", "-r", "require '/usr/lib/allotment/wordpress.php';"+code)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return out
+}
+
+// get asks for a path under a host name.
+func (s *site) get(host, path string) string {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "http://"+s.web+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Host = host
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp.Header.Get("Location") + string(b)
+}
+
+func TestSite(t *testing.T) {
+	s := newSite(t, func(d *render.Data) {
+		d.Organisation.Language = "de"
+		d.Settings["tagline"] = `Seit 1923 "& immer' grün`
+	})
+	domain := moduletest.Organisation.Domain
+	page := s.get(domain, "/")
+	for _, want := range []string{`lang="de-DE"`, "Hallo Welt", moduletest.Organisation.Name, "http://" + domain + "/"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the front page has no %q", want)
+		}
+	}
+	if page := s.get("evil.example", "/"); strings.Contains(page, "evil.example/") {
+		t.Error("a page bears the name that a visitor made up")
+	}
+	if got := s.php(`echo get_option('blogdescription'), '|', get_option('default_comment_status');`); got != `Seit 1923 "& immer' grün|closed` {
+		t.Errorf("WordPress sees the settings %q", got)
+	}
+	if got := s.php(`echo wp_remote_get('http://127.0.0.1/')->get_error_code();`); got != "http_request_blocked" {
+		t.Errorf("a request of WordPress ended with %q", got)
+	}
+	if got := s.php(`echo current_user_can('install_plugins') || user_can(1, 'install_plugins') ? 'may' : 'may not';`); got != "may not" {
+		t.Errorf("the administrator %s install plugins", got)
+	}
+	s.mustRun("install") // again
+	if got := s.php(`echo count(get_posts());`); got != "1" {
+		t.Errorf("after another installation there are %s posts", got)
+	}
+
+	s.php(`wp_set_password('forgotten', 1);`)
+	s.mustRun("reset-administrator")
+	if got := s.php(`echo get_class(wp_authenticate('admin', administrator()));`); got != "WP_User" {
+		t.Errorf("the administrator logs in: %s", got)
+	}
+}
+
+// TestNameUntilThereIsADomain: the box answers under any name, but only under names.
+func TestNameUntilThereIsADomain(t *testing.T) {
+	s := newSite(t, func(d *render.Data) { d.Organisation.Domain = "allotment.internal" })
+	if page := s.get("192.0.2.7:8080", "/"); !strings.Contains(page, "http://192.0.2.7:8080/") {
+		t.Error("a page does not bear the name that the visitor used")
+	}
+	if page := s.get("x<b", "/"); strings.Contains(page, "//x") {
+		t.Error("a page bears what is no name")
+	}
+}
+
+func TestBackup(t *testing.T) {
+	s := newSite(t, nil)
+	client := func(program string, args ...string) {
+		t.Helper()
+		if out, err := s.Run(append([]string{"/usr/bin/" + program, "--defaults-file=/run/config/admin.cnf"}, args...)...); err != nil {
+			t.Fatal(out, err)
+		}
+	}
+	const dump = "/var/lib/dump/wordpress.sql"
+	client("mariadb-dump", "--single-transaction", "--result-file="+dump, "wordpress")
+	s.mustRun("verify-dump")
+	s.php(`wp_delete_post(1, true);`)
+	client("mariadb", "--execute=source "+dump, "wordpress")
+	s.mustRun("verify-content")
+	if got := s.php(`echo get_post(1)->ID ?? 'none';`); got != "1" {
+		t.Errorf("after the restore post 1 is %s", got)
+	}
+
+	whole := s.Read(dump)
+	s.Write(dump, slices.Clone(whole[:len(whole)-100]))
+	if s.run("verify-dump") == nil {
+		t.Error("half a dump was taken for a whole one")
+	}
+	s.php(`update_attached_file(wp_insert_attachment(['post_title' => 'fair', 'post_mime_type' => 'image/png']), '2026/11/fair.png');`)
+	if s.run("verify-content") == nil {
+		t.Error("nobody missed an uploaded file")
+	}
+}
