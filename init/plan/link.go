@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -97,6 +98,37 @@ func (p *Plan) linkMigrations(m *Module) error {
 		}
 	}
 	return nil
+}
+
+// checkClaims makes sure that no two modules offer one port to the outside, nor the same web pages.
+func (p *Plan) checkClaims() error {
+	taken := map[string]string{}
+	var errs []error
+	for _, m := range p.Modules {
+		for _, claim := range m.claims() {
+			if by, ok := taken[claim]; ok {
+				errs = append(errs, fmt.Errorf("cannot plan module %q: module %q has %s already", m.Name, by, claim))
+			}
+			taken[claim] = m.Name
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// claims are what only one module can have.
+func (m *Module) claims() []string {
+	var all []string
+	for _, d := range m.Declared.Ports {
+		if d.Expose != "none" {
+			all = append(all, fmt.Sprintf("port %s %d", cmp.Or(d.Protocol, "tcp"), d.Port))
+		}
+	}
+	if m.HTTP != nil {
+		for _, path := range append([]string{m.HTTP.Path}, m.HTTP.Also...) {
+			all = append(all, "path "+path)
+		}
+	}
+	return all
 }
 
 // order lets every service wait for the migrations that do not need it, and sorts each module's services, or reports a

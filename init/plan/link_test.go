@@ -224,6 +224,16 @@ func TestRefusedLinks(t *testing.T) {
 		`needs "ghost"`: func(web, chat *image.Module) {
 			web.Volumes, web.Migrations = volume, []image.Migration{migration("v", 1, "ghost")}
 		},
+		`volume "w" at "/v": another`: func(web, chat *image.Module) {
+			web.Volumes = []image.Volume{{Name: "v", Path: "/v", User: "root"}, {Name: "w", Path: "/v", User: "root"}}
+		},
+		`"chat": module "web" has port tcp 25 already`: func(web, chat *image.Module) {
+			web.Ports = []image.Port{{Port: 25, Expose: "lan"}}
+			chat.Ports = []image.Port{{Port: 25, Protocol: "tcp", Expose: "public"}}
+		},
+		`"chat": module "web" has path /a already`: func(web, chat *image.Module) {
+			web.HTTP, chat.HTTP = &image.HTTP{Path: "/a"}, &image.HTTP{Path: "/b", Also: []string{"/a"}}
+		},
 		`format 1: the command`: func(web, chat *image.Module) {
 			web.Volumes, web.Migrations = volume, []image.Migration{{Volume: "v", Format: 1}}
 		},
@@ -240,4 +250,11 @@ func TestRefusedLinks(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPortsThatDoNotClash(t *testing.T) {
+	web, chat := module("web", service("page")), module("chat", service("server"))
+	web.Ports = []image.Port{{Port: 25, Expose: "none"}, {Port: 53, Expose: "lan"}}
+	chat.Ports = []image.Port{{Port: 25, Expose: "public"}, {Port: 53, Protocol: "udp", Expose: "lan"}}
+	mustPlan(t, web, chat)
 }

@@ -63,6 +63,9 @@ func (mod *Module) addVolumes(m *image.Module) error {
 		if !nameForm.MatchString(v.Name) || !cleanAbsolute(v.Path) {
 			return fmt.Errorf("volume %q at %q: the name or the path is not allowed", v.Name, v.Path)
 		}
+		if slices.ContainsFunc(mod.Volumes, func(x Volume) bool { return x.Name == v.Name || x.Path == v.Path }) {
+			return fmt.Errorf("volume %q at %q: another one shares its name or its path", v.Name, v.Path)
+		}
 		u, err := findUser(m.Users, v.User)
 		if err != nil {
 			return fmt.Errorf("volume %q: %w", v.Name, err)

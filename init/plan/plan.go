@@ -189,7 +189,7 @@ func New(m *image.Manifest) (*Plan, error) {
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	if err := p.order(); err != nil {
+	if err := errors.Join(p.checkClaims(), p.order()); err != nil {
 		return nil, err
 	}
 	return p, nil
