@@ -13,19 +13,25 @@ import (
 	"allotment/init/plan"
 )
 
-// planOf plans the modules of a profile as the device would.
-func planOf(t *testing.T, path string) (*plan.Plan, error) {
+// manifestOf is what the device knows of a profile's modules.
+func manifestOf(t *testing.T, path string) *image.Manifest {
 	t.Helper()
 	p, err := profile.Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var m image.Manifest
+	m := &image.Manifest{Organisation: p.Organisation, Settings: p.Settings}
 	for _, spec := range p.Modules {
 		spec.Layers = []image.Digest{"sha256:" + image.Digest(strings.Repeat("0", 64))}
 		m.Modules = append(m.Modules, spec.Module)
 	}
-	return plan.New(&m)
+	return m
+}
+
+// planOf plans the modules of a profile as the device would.
+func planOf(t *testing.T, path string) (*plan.Plan, error) {
+	t.Helper()
+	return plan.New(manifestOf(t, path))
 }
 
 // TestWhatIsBuiltCanBePlanned plans the profiles that we ship: the builder must take nothing that the device refuses.
@@ -41,8 +47,9 @@ func TestWhatIsBuiltCanBePlanned(t *testing.T) {
 	}
 }
 
-// TestEveryKeyCanBePlanned plans modules that use every key, with all their tasks.
-func TestEveryKeyCanBePlanned(t *testing.T) {
+// everything is the path of a profile with a module that uses every key, in a source folder of the test's own.
+func everything(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
 	for _, name := range []string{"source", "everything"} {
 		files, err := txtar.ParseFile("../builder/profile/testdata/good/" + name + ".txtar")
@@ -59,7 +66,12 @@ func TestEveryKeyCanBePlanned(t *testing.T) {
 			}
 		}
 	}
-	p, err := planOf(t, filepath.Join(dir, "profiles/club.toml"))
+	return filepath.Join(dir, "profiles", "club.toml")
+}
+
+// TestEveryKeyCanBePlanned plans modules that use every key, with all their tasks.
+func TestEveryKeyCanBePlanned(t *testing.T) {
+	p, err := planOf(t, everything(t))
 	if err != nil {
 		t.Fatal(err)
 	}
