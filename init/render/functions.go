@@ -1,7 +1,6 @@
 package render
 
 import (
-	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -17,13 +16,10 @@ func Functions() template.FuncMap {
 	}
 }
 
-// toJSON is the value in JSON, on one line.
+// toJSON is the value in JSON, on one line. What HTML would take for the end of a script is escaped.
 func toJSON(value any) (string, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(value)
-	return strings.TrimSuffix(b.String(), "\n"), err
+	b, err := json.Marshal(value)
+	return string(b), err
 }
 
 // quote is the value in double quotes, for sh and for INI files that know backslashes: one before each of \ " $ and `.

@@ -138,8 +138,8 @@ func TestErrorsNameTheLine(t *testing.T) {
 func TestFunctions(t *testing.T) {
 	d := Data{Settings: map[string]any{"s": "a\"b\\c$d`e'f", "n": "l\nm<ü", "i": 7, "b": true}}
 	for text, want := range map[string]string{
-		`{{json .Settings.n}}`:                   `"l\nm<ü"`,
-		`{{json .Settings}}`:                     `{"b":true,"i":7,"n":"l\nm<ü","s":"a\"b\\c$d` + "`" + `e'f"}`,
+		`{{json .Settings.n}}`:                   `"l\nm\u003cü"`,
+		`{{json .Settings}}`:                     `{"b":true,"i":7,"n":"l\nm\u003cü","s":"a\"b\\c$d` + "`" + `e'f"}`,
 		`{{quote .Settings.s}}`:                  `"a\"b\\c\$d` + "\\`" + `e'f"`,
 		`{{quote .Settings.i}}`:                  `"7"`,
 		`{{lua .Settings.s}}`:                    `"a\"b\\c$d` + "`" + `e'f"`,
