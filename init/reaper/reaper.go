@@ -151,8 +151,8 @@ func (r *Reaper) Start(s Spec) (*Process, error) {
 const killWait = 10 * time.Second
 
 // Run starts a process, waits for its end and returns what it wrote to standard output. Its standard error, and an end
-// other than exit code 0, become the error. When ctx ends first, the process is killed, and not waited for if it hangs. Output is kept in memory. The
-// spec's Stdout and Stderr are not used.
+// other than exit code 0, become the error. When ctx ends first, the process is killed, and not waited for if it hangs.
+// Output is kept in memory. The spec's Stdout and Stderr are not used.
 func (r *Reaper) Run(ctx context.Context, s Spec) ([]byte, error) {
 	out, outW, err := os.Pipe()
 	if err != nil {

@@ -208,9 +208,10 @@ func firstOf(a, b error) error {
 
 // taskEnded tells how a task ended as a whole.
 func (s *Supervisor) taskEnded(t api.Task, p api.Progress) {
-	e := api.Event{Level: api.Good, Kind: "task", Module: t.Module, Text: fmt.Sprintf("%s %s of %s succeeded", t.Kind, t.Name, t.Module)}
+	what := fmt.Sprintf("%s %s of %s", t.Kind, t.Name, t.Module)
+	e := api.Event{Level: api.Good, Kind: "task", Module: t.Module, Text: what + " succeeded"}
 	if !p.OK {
-		e.Level, e.Text = api.Bad, fmt.Sprintf("%s %s of %s failed: %s", t.Kind, t.Name, t.Module, p.Problem)
+		e.Level, e.Text = api.Bad, what+" failed: "+p.Problem
 		s.log.Error("a task failed", "module", t.Module, "kind", t.Kind, "name", t.Name, "why", p.Problem)
 	}
 	s.record(e, nil)

@@ -289,7 +289,8 @@ func TestMigrationsRunOnceAndInOrder(t *testing.T) {
 	if n, _ := b.state.Format("web", "data"); n != 2 {
 		t.Errorf("the volume has format %d", n)
 	}
-	if last := collectTask(t, b, api.Task{Module: "web", Kind: api.Migration, Name: "data-2"}); !isCode(last.err, api.Conflict) {
+	last := collectTask(t, b, api.Task{Module: "web", Kind: api.Migration, Name: "data-2"})
+	if !isCode(last.err, api.Conflict) {
 		t.Errorf("a migration that is done runs again: %v", last.err)
 	}
 }
@@ -299,7 +300,8 @@ func TestMigrationThatFails(t *testing.T) {
 	b := newDeclared(t, t.TempDir(), withMigrations("echo looking; echo table wp_posts is damaged; test -e "+mended), nil)
 	b.lines.await(t, "a migration failed")
 	b.awaitState(t, "web.db", ready)
-	if s := b.Modules()[0]; s.State != "failed" || !strings.Contains(s.Problem, "to format 2 failed: exit code 1: looking\ntable wp_posts is damaged") {
+	why := "to format 2 failed: exit code 1: looking\ntable wp_posts is damaged"
+	if s := b.Modules()[0]; s.State != "failed" || !strings.Contains(s.Problem, why) {
 		t.Errorf("%s: %s", s.State, s.Problem)
 	}
 	if strings.Contains(b.diary.String(), "+web.php") {
@@ -355,10 +357,12 @@ func TestTasks(t *testing.T) {
 	if n := len(b.Tasks()); n != 4 {
 		t.Errorf("%d tasks", n)
 	}
-	if o := collectTask(t, b, api.Task{Module: "web", Kind: api.Journey, Name: "read"}); !o.OK || strings.Join(o.steps, ", ") != "one: true 1, two: true 2" {
+	o := collectTask(t, b, api.Task{Module: "web", Kind: api.Journey, Name: "read"})
+	if !o.OK || strings.Join(o.steps, ", ") != "one: true 1, two: true 2" {
 		t.Errorf("read: %+v", o)
 	}
-	if o := collectTask(t, b, api.Task{Module: "web", Kind: api.Journey, Name: "write"}); o.OK || o.Problem != "exit code 4" || o.Output != "no" || len(o.steps) != 1 {
+	o = collectTask(t, b, api.Task{Module: "web", Kind: api.Journey, Name: "write"})
+	if o.OK || o.Problem != "exit code 4" || o.Output != "no" || len(o.steps) != 1 {
 		t.Errorf("write: %+v", o)
 	}
 	if o := collectTask(t, b, api.Task{Module: "web", Kind: api.Backup, Name: "dump"}); !o.OK {
@@ -454,7 +458,8 @@ func TestSwitch(t *testing.T) {
 // configured is a module whose services php and db depend on a template each.
 func configured(dir string) *image.Manifest {
 	follow := func(name string) []string {
-		return sh("trap 'exit 0' TERM; grep -q bad " + filepath.Join(dir, "run/config/web", name) + " && exit 9; sleep 1000 & wait")
+		file := filepath.Join(dir, "run/config/web", name)
+		return sh("trap 'exit 0' TERM; grep -q bad " + file + " && exit 9; sleep 1000 & wait")
 	}
 	return &image.Manifest{Modules: []image.Module{{
 		Name: "web", Services: []image.Service{
@@ -573,7 +578,9 @@ func TestReplace(t *testing.T) {
 	if err := b.Replace(t.Context(), broken); !isCode(err, api.Invalid) {
 		t.Errorf("a module that makes no sense: %v", err)
 	}
-	extra := image.Module{Name: "more", Title: "More", Layers: next.Layers, Memory: next.Memory, Services: []image.Service{trueService("x")}}
+	extra := image.Module{
+		Name: "more", Title: "More", Layers: next.Layers, Memory: next.Memory, Services: []image.Service{trueService("x")},
+	}
 	if err := b.Replace(t.Context(), extra); err != nil {
 		t.Errorf("a new module: %v", err)
 	}
@@ -601,8 +608,9 @@ func TestRestartStorm(t *testing.T) {
 	if s := b.Modules()[0]; s.State != "failed" || s.Problem != "php: exit code 3" || s.Services[0].Restarts != starts {
 		t.Errorf("%+v", s)
 	}
-	if h := b.Health(); h.Level != api.Bad || h.Lamps[0].Level != api.Fair || h.Lamps[0].Text != "does not work: php: exit code 3" {
-		t.Errorf("%+v", h) // the box has no network, which is bad; an optional module is not
+	h := b.Health() // the box has no network, which is bad; an optional module is not
+	if lamp := h.Lamps[0]; h.Level != api.Bad || lamp.Level != api.Fair || lamp.Text != "does not work: php: exit code 3" {
+		t.Errorf("%+v", h)
 	}
 	if err := b.Restart(t.Context(), "web", "php"); err != nil {
 		t.Error(err)

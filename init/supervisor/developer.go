@@ -101,7 +101,8 @@ func (b *Box) Replace(ctx context.Context, m image.Module) error {
 		return err
 	}
 	if problem != "" {
-		return errors.Join(api.Errorf(api.Invalid, "the module cannot run, the one before does: %s", problem), s.swap(ctx, old, m.Name))
+		err := api.Errorf(api.Invalid, "the module cannot run, the one before does: %s", problem)
+		return errors.Join(err, s.swap(ctx, old, m.Name))
 	}
 	s.record(api.Event{Level: api.Good, Kind: "module", Module: m.Name, Text: m.Title + " was replaced by a developer"}, nil)
 	return nil

@@ -142,8 +142,8 @@ func uptime() time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// What a heartbeat tells PID 1: that the supervisor lives, and if the box is ending, how. If the supervisor dies then, PID 1
-// ends the box in its place.
+// What a heartbeat tells PID 1: that the supervisor lives, and if the box is ending, how. If the supervisor dies then,
+// PID 1 ends the box in its place.
 const (
 	beatAlive    = 1
 	beatPowerOff = 'o'

@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -86,7 +85,7 @@ func (f *files) show(m *plan.Module, x made) ([]*plan.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	same := maps.EqualFunc(before, x.secrets, func(b []byte, v secret.Value) bool { return bytes.Equal(b, []byte(v.Reveal())) })
+	same := maps.EqualFunc(before, x.secrets, func(b []byte, v secret.Value) bool { return string(b) == v.Reveal() })
 	if len(m.Secrets) > 0 && !same {
 		if err := secret.Install(folder, m, x.secrets); err != nil {
 			return nil, err

@@ -64,7 +64,9 @@ func (m *module) lamp() api.Lamp {
 	case "ready":
 	case "starting":
 		l.Level, l.Text = api.Fair, "is starting"
-		if why != "" {
+		if what := m.migrating(); what != "" {
+			l.Text += ", " + what
+		} else if why != "" {
 			l.Text += " again: " + why
 		}
 	case "degraded":

@@ -38,7 +38,8 @@ func NewLog(c *console.Console) *Log { return &Log{console: c, parts: map[string
 
 // Logger is for the supervisor's own messages.
 func (l *Log) Logger() *slog.Logger {
-	file := slog.NewTextHandler(servicelog.Stamped(l.Part("supervisor"), time.Now), &slog.HandlerOptions{ReplaceAttr: withoutTime})
+	stamped := servicelog.Stamped(l.Part("supervisor"), time.Now)
+	file := slog.NewTextHandler(stamped, &slog.HandlerOptions{ReplaceAttr: withoutTime})
 	return slog.New(&handler{Handler: file, console: l.console})
 }
 

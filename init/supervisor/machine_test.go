@@ -115,7 +115,8 @@ func TestStopIsFinal(t *testing.T) {
 		}
 		m.stop(t0)
 		for range rng.IntN(12) {
-			if a := events[names[rng.IntN(len(names))]](&m, t0); slices.Contains([]verb{doStart, doCheck, doReload, doLater}, a.verb) {
+			a := events[names[rng.IntN(len(names))]](&m, t0)
+			if slices.Contains([]verb{doStart, doCheck, doReload, doLater}, a.verb) {
 				t.Fatalf("verb %d after stop", a.verb)
 			}
 		}

@@ -68,6 +68,14 @@ func (m *module) nextMigration() *migration {
 	return nil
 }
 
+// migrating says which migration runs; empty if none does.
+func (m *module) migrating() string {
+	if d := m.nextMigration(); d != nil && d.state == migrating {
+		return fmt.Sprintf("migrating volume %s to format %d", d.plan.Volume, d.plan.Format)
+	}
+	return ""
+}
+
 // allReady tells whether the units of all these services are ready.
 func (s *Supervisor) allReady(services []*plan.Service) bool {
 	for _, service := range services {

@@ -200,7 +200,8 @@ func (s *Supervisor) onPrepared(ctx context.Context, e eventPrepared) {
 	if e.err != nil {
 		s.log.Error("cannot prepare a module", "module", m.plan.Name, "error", e.err)
 		m.problem = e.err.Error()
-		s.record(api.Event{Level: api.Bad, Kind: "module", Module: m.plan.Name, Text: m.plan.Title + " cannot run: " + m.problem}, nil)
+		text := m.plan.Title + " cannot run: " + m.problem
+		s.record(api.Event{Level: api.Bad, Kind: "module", Module: m.plan.Name, Text: text}, nil)
 		for _, u := range m.units {
 			u.problem = m.problem
 			u.machine.to(failed, s.now()) // nothing changes before the next boot, or before settings do

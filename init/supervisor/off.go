@@ -68,9 +68,13 @@ func (s *Supervisor) neededBy(m *module) string {
 
 // requires tells whether a service or migration of the module requires one of the other.
 func (m *module) requires(other *module) bool {
-	ofOther := func(s *plan.Service) bool { return s.Module == other.plan }
-	return slices.ContainsFunc(m.plan.Services, func(s *plan.Service) bool { return slices.ContainsFunc(s.Requires, ofOther) }) ||
-		slices.ContainsFunc(m.plan.Migrations, func(d *plan.Migration) bool { return slices.ContainsFunc(d.Requires, ofOther) })
+	all := slices.Clone(m.plan.Services)
+	for _, d := range m.plan.Migrations {
+		all = append(all, d.Service)
+	}
+	return slices.ContainsFunc(all, func(s *plan.Service) bool {
+		return slices.ContainsFunc(s.Requires, func(r *plan.Service) bool { return r.Module == other.plan })
+	})
 }
 
 // missing are the titles of modules that are off and that the module requires.

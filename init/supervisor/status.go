@@ -68,7 +68,9 @@ func (m *module) describe() string {
 		}
 		parts = append(parts, part)
 	}
-	if d := m.nextMigration(); d != nil && d.state == broken {
+	if what := m.migrating(); what != "" {
+		parts = append(parts, what)
+	} else if d := m.nextMigration(); d != nil && d.state == broken {
 		parts = append(parts, m.problem)
 	}
 	return fmt.Sprintf("%s: %s", m.plan.Title, strings.Join(parts, ", "))

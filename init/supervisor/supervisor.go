@@ -100,7 +100,7 @@ type Supervisor struct {
 	ends     chan struct{} // closed when the box begins to end
 
 	shortage    string    // which service wanted for memory last
-	shortageAt  time.Time //
+	shortageAt  time.Time // and when that was
 	fullVolumes []string  // nearly, as module/volume
 	renewed     time.Time // when certificates were looked at last
 
@@ -127,7 +127,8 @@ func New(c Config, r *reaper.Reaper) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		config: c, log: c.Log.Logger(), reaper: r, runtime: container.New(c.Container, r), manifest: c.Manifest,
-		events: make(chan any, 64), over: make(chan struct{}), online: make(chan struct{}, 1), exit: PowerOff, ends: make(chan struct{}),
+		events: make(chan any, 64), over: make(chan struct{}), ends: make(chan struct{}), online: make(chan struct{}, 1),
+		exit: PowerOff,
 	}
 	s.newJob = func() containerJob { return &serviceJob{runtime: s.runtime} }
 	s.prepares, s.dismiss, s.runs, s.rule = s.prepare, s.runtime.Dismiss, s.runtime.Run, network.SetRules

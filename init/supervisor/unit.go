@@ -27,7 +27,7 @@ type unit struct {
 	asked    *reaper.Process // the one that is asked again and again whether it lives
 	problem  string          // why it failed last
 	restarts int             // since boot
-	begun    time.Time       // when it was started last
+	begun    time.Time       // when it was started; zero once it was ready
 	startup  startup
 }
 
@@ -208,7 +208,10 @@ func (s *Supervisor) onChecked(ctx context.Context, e eventChecked) {
 		return
 	}
 	u.problem = ""
-	u.startup = startup{wall: s.now().Sub(u.begun), cpu: s.cpuTime(u)}
+	if !u.begun.IsZero() { // neither taken over nor reloaded
+		u.startup = startup{wall: s.now().Sub(u.begun), cpu: s.cpuTime(u)}
+		u.begun = time.Time{}
+	}
 	s.log.Info("ready", "unit", u.name)
 	s.record(api.Event{Level: api.Good, Kind: "service", Text: u.name + " is ready"}, u)
 	s.perform(ctx, u, u.machine.checkPassed(s.now()))
