@@ -84,6 +84,9 @@ func TestChat(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustBeReadyAgain(t, m)
+	if _, err := m.Get(ctx, 80, "/chat/"); err != nil { // until the gateway has heard of it
+		t.Fatal(err)
+	}
 	mustKnow()
 	report(t, m, "directory", "chat")
 }

@@ -93,6 +93,9 @@ func TestWeb(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustBeReadyAgain(t, m)
+	if _, err := m.Get(ctx, 80, "/"); err != nil { // until the gateway has heard of it
+		t.Fatal(err)
+	}
 	mustHaveAll()
 	report(t, m, "web")
 }
