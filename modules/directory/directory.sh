@@ -24,6 +24,7 @@ load() {
 case $1 in
 start) # tests give an address
 	/usr/sbin/slapadd -f "$config" -b ou=probes,ou=people,o=organisation -l /run/config/probes.ldif
+	ulimit -n 1024 # for each file that it may open, slapd takes 1.6 KB beforehand
 	exec /usr/sbin/slapd -f "$config" -h "${2:-ldap://}" -d none # to standard error, and only what is grave
 	;;
 create) load /usr/share/allotment/organisation.ldif ;;
