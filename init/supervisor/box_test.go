@@ -415,11 +415,11 @@ func TestSwitch(t *testing.T) {
 		return &image.Manifest{Modules: []image.Module{
 			{Name: "base", Services: []image.Service{trueService("db")}},
 			{Name: "core", Importance: "core", Services: []image.Service{trueService("x")}},
-			{Name: "web", Services: []image.Service{trueService("php", "base.db")}},
+			{Name: "web", Services: []image.Service{trueService("php", "base.db"), trueService("nginx", "php")}},
 		}}
 	}
 	b := newDeclared(t, dir, m(), nil)
-	b.awaitState(t, "web.php", ready)
+	b.awaitState(t, "web.nginx", ready)
 	for name, want := range map[string]string{"core": "belongs to the core", "base": "needed by web", "gone": "no module"} {
 		if err := b.Switch(t.Context(), name, false); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("switching off %s: %v", name, err)
@@ -452,7 +452,7 @@ func TestSwitch(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	b.awaitState(t, "web.php", ready)
+	b.awaitState(t, "web.nginx", ready)
 }
 
 // configured is a module whose services php and db depend on a template each.

@@ -81,7 +81,7 @@ func (m *module) requires(other *module) bool {
 func (s *Supervisor) missing(m *module) []string {
 	var titles []string
 	for _, o := range s.modules {
-		if !o.on && m.requires(o) {
+		if o != m && !o.on && m.requires(o) {
 			titles = append(titles, o.plan.Title)
 		}
 	}
