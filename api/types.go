@@ -50,7 +50,7 @@ type Module struct {
 	On         bool         `json:"on"`         // whether an officer wants it to run
 	State      string       `json:"state"`      // off, starting, ready, degraded or failed
 	Problem    string       `json:"problem,omitempty"`
-	IPv4       string       `json:"ipv4"` // in the host bridge's network
+	IPv4       string       `json:"ipv4"` // in the box's own network
 	IPv6       string       `json:"ipv6"`
 	Path       string       `json:"path,omitempty"` // URL prefix behind the gateway
 	Ports      []image.Port `json:"ports,omitempty"`

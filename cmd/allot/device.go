@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -93,9 +94,19 @@ func table(w io.Writer, rows func(row func(columns ...any))) error {
 	rows(func(columns ...any) {
 		cells := make([]string, len(columns))
 		for i, c := range columns {
-			cells[i] = fmt.Sprint(c)
+			cells[i] = printable(fmt.Sprint(c))
 		}
 		fmt.Fprintln(t, strings.TrimRight(strings.Join(cells, "\t"), "\t"))
 	})
 	return t.Flush()
+}
+
+// printable takes control characters out of a text that a module may have written: terminals obey some.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\t' && r != '\n' {
+			return '?'
+		}
+		return r
+	}, text)
 }

@@ -203,7 +203,7 @@ func because(p api.Progress) string {
 	if out := strings.TrimSpace(p.Output); out != "" {
 		text += "\n    " + strings.ReplaceAll(out, "\n", "\n    ")
 	}
-	return text
+	return printable(text)
 }
 
 func newProvision(f *deviceFlags) *cobra.Command {

@@ -127,7 +127,7 @@ func newLogs(f *deviceFlags) *cobra.Command {
 				if line.Module != "" {
 					name = line.Module + "." + name
 				}
-				fmt.Fprintln(cmd.OutOrStdout(), stamp(line.Time), name, line.Text)
+				fmt.Fprintln(cmd.OutOrStdout(), stamp(line.Time), name, printable(line.Text))
 			}
 			return nil
 		}),
@@ -151,7 +151,7 @@ func newEvents(f *deviceFlags) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				fmt.Fprintf(cmd.OutOrStdout(), "%s %-4s %-8s %s\n", stamp(e.Time), e.Level, e.Kind, e.Text)
+				fmt.Fprintf(cmd.OutOrStdout(), "%s %-4s %-8s %s\n", stamp(e.Time), e.Level, e.Kind, printable(e.Text))
 			}
 			return nil
 		}),

@@ -15,6 +15,7 @@ func box(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: box SOCKET [developer]")
 	}
 	b := boxtest.New(time.Date(2026, 11, 22, 9, 0, 0, 0, time.UTC))
+	b.Log[1].Text += "\x1b]0;a title\a" // what a terminal would obey
 	c := apiserver.Config{Box: b}
 	if len(args) == 2 {
 		c.Developer = b

@@ -15,7 +15,7 @@ import (
 )
 
 // Self confines the process to reading the files below folder, and makes the garbage collector work harder near memory, in
-// bytes. It must be called before anything else is started.
+// bytes. It must be called before anything else is started, by a program that is built without cgo.
 func Self(folder string, memory int64) error {
 	if os.Geteuid() == 0 {
 		return errors.New("cannot run as root: this program needs a user of its own")

@@ -66,7 +66,7 @@ type Module struct {
 	Title      string
 	Importance Importance
 	Layers     []image.Digest // lowest first
-	IPv4       netip.Prefix   // in the host bridge's network
+	IPv4       netip.Prefix   // in the box's own network
 	IPv6       netip.Prefix
 	FirstID    uint32 // the host's id of id 0 in the module's user namespace; IDs ids follow
 	Cgroup     string // below the cgroup root, such as /allotment/web

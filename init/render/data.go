@@ -27,7 +27,7 @@ type Data struct {
 	LDAP         *LDAP // nil: the module has no account in the directory, nor is it the directory
 }
 
-// Addresses are those of one end of the bridge, without prefix lengths.
+// Addresses are those of one end of a module's cable, without prefix lengths.
 type Addresses struct{ IPv4, IPv6 string }
 
 // Module is the module itself.
