@@ -105,7 +105,10 @@ func addCopy(p *profile.Profile, l *lock.Lock, i int, own bool) error {
 			Users: usersOf(accounts),
 			Services: []image.Service{{Name: "php", User: "www-data", Tmpfs: []string{"/tmp"},
 				Command: []string{"/usr/sbin/php-fpm8.4", "-F", "-y", "/etc/bench.conf"}, Ready: &image.Check{TCP: 9000}}}},
-		Tree: profile.Tree{Name: name, Base: base, Files: []profile.File{{Path: "/etc/bench.conf", Content: phpConfig}}},
+		Tree: profile.Tree{Name: name, Base: base, Files: []profile.File{
+			{Path: "/etc/bench.conf", Content: phpConfig},
+			{Path: "/etc/bench-name", Content: name}, // so that no two are the same layer
+		}},
 	})
 	return nil
 }
