@@ -122,12 +122,12 @@ func hasDotSegment(path string) bool {
 
 // identityHeaders are what modules may take as proof of who a visitor is, or where from. No client may send them.
 var identityHeaders = []string{
-	"Client-Ip", "Cf-Connecting-Ip", "Proxy", "Remote-Email", "Remote-Groups", "Remote-Name", "Remote-User",
+	"Client-Ip", "Cf-Connecting-Ip", "Proxy",
 	"True-Client-Ip", "X-Client-Cert", "X-Client-Ip", "X-Original-Url", "X-Real-Ip", "X-Rewrite-Url", "X-Script-Name", "X-Ssl-Client-Cert",
 }
 
 // identityPrefixes are the same for whole families of headers.
-var identityPrefixes = []string{"X-Auth-", "X-Forwarded", "X-Remote-", "X-Webauth-"}
+var identityPrefixes = []string{"Remote-", "X-Auth-", "X-Forwarded", "X-Remote-", "X-Webauth-"}
 
 // rewrite makes the module's request. ReverseProxy has taken the hop-by-hop and X-Forwarded headers away already.
 func rewrite(p *httputil.ProxyRequest) {
@@ -138,8 +138,8 @@ func rewrite(p *httputil.ProxyRequest) {
 		rt.strip(p.Out.URL)
 	}
 	for name := range p.Out.Header {
-		// CGI turns both - and _ into _, so X_Forwarded_For would count as X-Forwarded-For in a module.
-		if strings.Contains(name, "_") || slices.Contains(identityHeaders, name) ||
+		// CGI turns both - and _ into _, and PHP points too, so X_Forwarded.For would count as X-Forwarded-For in a module.
+		if strings.ContainsAny(name, "_.") || slices.Contains(identityHeaders, name) ||
 			slices.ContainsFunc(identityPrefixes, func(f string) bool { return strings.HasPrefix(name, f) }) {
 			delete(p.Out.Header, name)
 		}

@@ -117,6 +117,7 @@ var spoofed = []string{
 	"X-Forwarded-For", "6.6.6.6", "X-Forwarded-Host", "evil", "X-Forwarded-Proto", "gopher", "X-Forwarded-User", "root",
 	"Forwarded", "for=6.6.6.6", "X-Real-Ip", "6.6.6.6", "Remote-User", "root", "X_Forwarded_For", "6.6.6.6",
 	"X-Remote-User", "root", "X-Auth-Request-User", "root", "Proxy", "http://evil", "X-Script-Name", "/evil",
+	"X.Forwarded.For", "6.6.6.6", "Remote-Addr", "6.6.6.6",
 }
 
 func TestClientCannotSpoof(t *testing.T) {
