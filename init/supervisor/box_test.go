@@ -636,6 +636,18 @@ func TestStopTimeout(t *testing.T) {
 	b.lines.await(t, "a service does not end in time unit=web.php")
 }
 
+// A signal that comes before the service has a handler is lost, as for the first process of a container.
+func TestStopWhileStarting(t *testing.T) {
+	mark := filepath.Join(t.TempDir(), "asked")
+	deafOnce := sh("trap 'touch " + mark + "' TERM; until test -e " + mark + "; do sleep 0.01; done; " +
+		"trap 'exit 0' TERM; while true; do sleep 0.01; done")
+	b := newDeclared(t, t.TempDir(), &image.Manifest{Modules: []image.Module{{
+		Name: "web", Services: []image.Service{{Name: "php", User: "root", StopTimeout: 600, Command: deafOnce}},
+	}}}, map[string]func(context.Context) error{"web.php": func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }})
+	b.awaitState(t, "web.php", checking)
+	b.end(t)
+}
+
 func TestVolumesThatFill(t *testing.T) {
 	b := newDeclared(t, t.TempDir(), withMigrations("true"), nil)
 	b.awaitState(t, "web.php", ready)

@@ -104,6 +104,7 @@ type (
 
 const (
 	startTimeout = time.Minute      // until a process must have been started, on a slow and busy machine
+	insistEvery  = time.Second      // between signals to a process that was starting
 	killTimeout  = 10 * time.Second // until a killed process must have ended, or it hangs in the kernel
 )
 
@@ -138,12 +139,34 @@ func (s *Supervisor) perform(ctx context.Context, u *unit, a action) {
 			s.log.Warn("cannot ask a service to end", "unit", u.name, "error", err)
 		}
 		time.AfterFunc(limit, func() { s.send(eventOverdue{u, p}) })
+		if !u.begun.IsZero() {
+			go insist(u.job, p, limit)
+		}
 	case doKill:
 		go u.job.kill(p)
 		time.AfterFunc(killTimeout, func() { s.send(eventGivenUp{u, p}) })
 	case doLater:
 		since := u.machine.since
 		time.AfterFunc(a.after, func() { s.send(eventPauseOver{u, since}) })
+	}
+}
+
+// insist asks a process again and again to end that was asked while it was starting: the first process of a container gets
+// no signal that it has no handler for yet (pid_namespaces(7)).
+func insist(j job, p *reaper.Process, limit time.Duration) {
+	again := time.NewTicker(insistEvery)
+	defer again.Stop()
+	over := time.NewTimer(limit)
+	defer over.Stop()
+	for {
+		select {
+		case <-again.C:
+			_, _ = j.signal(p) // the first time has told of an error
+		case <-over.C:
+			return
+		case <-p.Done():
+			return
+		}
 	}
 }
 
