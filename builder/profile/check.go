@@ -7,12 +7,13 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"allotment/builder/npm"
 )
 
 var (
 	nameForm    = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$`)
 	accountForm = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
-	npmForm     = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]+@[0-9][A-Za-z0-9.+-]*$`)
 	packageForm = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`) // Debian Policy 5.6.1
 	octalForm   = regexp.MustCompile(`^[0-7]{3,4}$`)
 )
@@ -78,7 +79,7 @@ func CheckName(name string) error {
 var forms = map[*regexp.Regexp]string{
 	nameForm:     "a small letter, then at most 31 small letters, digits and hyphens, no hyphen last",
 	accountForm:  "a small letter, then at most 31 small letters, digits, hyphens and underscores",
-	npmForm:      "the name of an npm package without a scope, @ and a version",
+	npm.Form:     "the name of an npm package without a scope, @ and a version",
 	packageForm:  "the name of a Debian package: small letters, digits, plus, minus and points",
 	templateForm: "a letter or digit, then at most 63 letters, digits, points, hyphens and underscores",
 	octalForm:    "three or four octal digits, such as 0755",

@@ -1,6 +1,10 @@
 package profile
 
-import "strings"
+import (
+	"strings"
+
+	"allotment/builder/npm"
+)
 
 // maxID is the largest id of a user or group that a tree may declare; Debian gives larger ones to nobody but "nobody".
 const maxID = 59999
@@ -73,7 +77,7 @@ func checkPackages(d *document, at func(string) string, t *Tree) {
 	}
 	unique(d, at("npm"), t.NPM)
 	for i, n := range t.NPM {
-		d.name(item(at("npm"), i), n, npmForm)
+		d.name(item(at("npm"), i), n, npm.Form)
 	}
 	unique(d, at("without"), t.Without)
 	for i, n := range t.Without {
