@@ -245,7 +245,8 @@ func (u *Uplink) leave() {
 	if u.lease != nil {
 		u.dropLease()
 	}
-	u.link, u.lease6, u.advertised, u.flags = nil, nil, nil, 0
+	u.dropLease6()
+	u.link, u.advertised, u.flags = nil, nil, 0
 	clear(u.troubles)
 }
 
@@ -290,6 +291,9 @@ func (u *Uplink) take(news any) {
 	case lost:
 		u.dropLease()
 	case *Lease6:
+		if u.lease6 != nil && u.lease6.Address != n.Address {
+			u.dropLease6()
+		}
 		u.lease6 = n
 		if err := apply6(u.link, n); err != nil {
 			u.logErr(err)
@@ -326,6 +330,13 @@ func (u *Uplink) dropLease() {
 	}
 	netlink.AddrDel(u.link, &netlink.Addr{IPNet: ipNet(u.lease.Address)}) // the kernel drops the routes with it
 	u.lease = nil
+}
+
+func (u *Uplink) dropLease6() {
+	if u.lease6 != nil && u.lease6.Address.IsValid() {
+		netlink.AddrDel(u.link, &netlink.Addr{IPNet: ipNet(single(u.lease6.Address))})
+	}
+	u.lease6 = nil
 }
 
 // mostAdvertised is how many advertised resolvers are kept, so that nobody on the link can fill the memory with them.

@@ -159,6 +159,22 @@ func TestUplinkByIPv6(t *testing.T) {
 				t.Errorf("%q, %v", b, err)
 			}
 			t.Logf("%+v", s)
+			outside.do(t, func() error {
+				l, err := netlink.LinkByName("outside")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkSetDown(l)
+			})
+			await(t, states, "the cable is out", func(s Status) bool { return s.Link == "" })
+			near, err := netlink.LinkByName(link)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all, err := list(func() ([]netlink.Addr, error) { return netlink.AddrList(near, netlink.FAMILY_V6) })
+			if err != nil || slices.ContainsFunc(all, func(a netlink.Addr) bool { return a.IP.Equal(lent.AsSlice()) }) {
+				t.Errorf("the lent address stays: %v, %v", all, err)
+			}
 		})
 	}
 }
