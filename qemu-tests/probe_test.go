@@ -157,15 +157,11 @@ func (p probes) ask(t *testing.T, module string, o order) answer {
 }
 
 func (p probes) tryAsk(ctx context.Context, module string, o order) (a answer, err error) {
-	return p.tryAskWithin(ctx, vm.Patience(time.Minute), module, o)
-}
-
-func (p probes) tryAskWithin(ctx context.Context, limit time.Duration, module string, o order) (a answer, err error) {
 	b, err := json.Marshal(o)
 	if err != nil {
 		return a, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, vm.Patience(time.Minute))
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, "POST", "http://"+p.m.Address(80)+"/"+module, bytes.NewReader(b))
 	if err != nil {
