@@ -13,32 +13,22 @@ import (
 	"allotment/qemu-tests/vm"
 )
 
-// TestChat has members' programs use the chat from outside the box.
-func TestChat(t *testing.T) {
-	m := bootModule(t, "chat", vm.Options{Forward: []int{80, 5222}})
-	ctx := t.Context()
-	passwords := accounts(t, m, 3)
-	const domain = "allotment.internal"
-	server := xmpptest.Server{Address: m.Address(5222), Domain: domain, Patience: vm.Patience(time.Minute)}
-	logIn := func(name string) *xmpptest.Member {
-		t.Helper()
-		member, err := xmpptest.LogIn(ctx, server, name, passwords[name])
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { member.Close() })
-		return member
-	}
-	if _, err := xmpptest.LogIn(ctx, server, "user01", passwords["user02"]); !errors.Is(err, xmpptest.ErrRefused) {
+// chatDomain is the organisation's before it has one.
+const chatDomain = "allotment.internal"
+
+// useChat has members' programs use the chat from outside the box.
+func useChat(t *testing.T, c *club) (again func(*testing.T)) {
+	ctx, server := t.Context(), c.chatServer()
+	if _, err := xmpptest.LogIn(ctx, server, "user01", c.passwords["user02"]); !errors.Is(err, xmpptest.ErrRefused) {
 		t.Errorf("user01 with the password of user02: %v", err)
 	}
-	anna, bert := logIn("user01"), logIn("user02")
-	tell(t, anna, bert, "user02@"+domain, "Is the gate shut? <&")
-	if err := anna.Write("chat", "user03@"+domain, "for later"); err != nil { // who is not there
+	anna, bert := c.openChat(t, "user01"), c.openChat(t, "user02")
+	tell(t, anna, bert, "user02@"+chatDomain, "Is the gate shut? <&")
+	if err := anna.Write("chat", "user03@"+chatDomain, "for later"); err != nil { // who is not there
 		t.Fatal(err)
 	}
 
-	room := "committee@rooms." + domain
+	room := "committee@rooms." + chatDomain
 	for _, member := range []*xmpptest.Member{anna, bert} {
 		if err := member.Join(room, member.JID[:6]); err != nil {
 			t.Fatal(err)
@@ -51,7 +41,7 @@ func TestChat(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	base := "http://" + m.Address(80)
+	base := "http://" + c.Address(80)
 	file := bytes.Repeat([]byte("minutes "), 10000)
 	client := &http.Client{Transport: &http.Transport{}}
 	where, err := anna.Upload(ctx, client, base, "minutes.txt", file)
@@ -61,34 +51,41 @@ func TestChat(t *testing.T) {
 	if _, err := anna.Upload(ctx, client, base, "film.bin", make([]byte, 17<<20)); !errors.Is(err, xmpptest.ErrRefused) {
 		t.Errorf("a file larger than the setting allows: %v", err)
 	}
-	if err := xmpptest.OpenInBrowser(ctx, client, base+"/chat/xmpp-websocket", domain); err != nil {
+	if err := xmpptest.OpenInBrowser(ctx, client, base+"/chat/xmpp-websocket", chatDomain); err != nil {
 		t.Error(err)
 	}
 	mustShow(t, client, base+"/chat/", []byte("converse.min.js"))
 	mustShow(t, client, base+"/chat/dist/converse.min.js", nil)
 
-	mustRun(t, m.API(), "journey", "chat")
-	mustRun(t, m.API(), "repair", "chat")
-	mustRun(t, m.API(), "backup", "chat", "dump", "verify", "restore", "restore-test")
+	mustRun(t, c.API(), "journey", "chat")
+	mustRun(t, c.API(), "repair", "chat")
+	mustRun(t, c.API(), "backup", "chat", "dump", "verify", "restore", "restore-test")
 
-	mustKnow := func() {
+	again = func(t *testing.T) {
 		t.Helper()
-		mustRemember(t, logIn("user01"), "", "Is the gate shut? <&", "for later")
-		mustRemember(t, logIn("user03"), "", "for later")
-		mustRemember(t, logIn("user02"), room, "We meet on Monday")
+		mustRemember(t, c.openChat(t, "user01"), "", "Is the gate shut? <&", "for later")
+		mustRemember(t, c.openChat(t, "user03"), "", "for later")
+		mustRemember(t, c.openChat(t, "user02"), room, "We meet on Monday")
 		mustShow(t, client, where, file)
 	}
-	restart(t, m.API(), "chat", "prosody")
-	mustKnow()
-	if err := m.Reset(ctx); err != nil { // no time to write anything
+	restart(t, c.API(), "chat", "prosody")
+	again(t)
+	return again
+}
+
+func (c *club) chatServer() xmpptest.Server {
+	return xmpptest.Server{Address: c.Address(5222), Domain: chatDomain, Patience: vm.Patience(time.Minute)}
+}
+
+// openChat logs a member's program in until the test ends.
+func (c *club) openChat(t *testing.T, name string) *xmpptest.Member {
+	t.Helper()
+	member, err := xmpptest.LogIn(t.Context(), c.chatServer(), name, c.passwords[name])
+	if err != nil {
 		t.Fatal(err)
 	}
-	mustBeReadyAgain(t, m)
-	if _, err := m.Get(ctx, 80, "/chat/"); err != nil { // until the gateway has heard of it
-		t.Fatal(err)
-	}
-	mustKnow()
-	report(t, m, "directory", "chat")
+	t.Cleanup(func() { member.Close() })
+	return member
 }
 
 // tell has one member write to another, who is there.

@@ -15,59 +15,53 @@ import (
 
 const ldapPort = 389
 
-// TestDirectory asks the directory of a box: through the developer's tunnel, because from outside nobody reaches it.
-func TestDirectory(t *testing.T) {
-	m := bootModule(t, "calendar", vm.Options{Forward: []int{80, ldapPort}}) // a module that reads it comes along
-	defer showLogs(t, m)
-	c := m.API()
-	passwords := accounts(t, m, 5)
-
-	if conn, err := net.DialTimeout("tcp", m.Address(ldapPort), vm.Patience(10*time.Second)); err == nil {
+// useDirectory asks the directory of a box: through the developer's tunnel, because from outside nobody reaches it.
+func useDirectory(t *testing.T, c *club) (again func(*testing.T)) {
+	if conn, err := net.DialTimeout("tcp", c.Address(ldapPort), vm.Patience(10*time.Second)); err == nil {
 		// QEMU itself takes the connection; what counts is whether anything answers behind it.
 		if _, err := rootDSE(conn); err == nil {
 			t.Error("the directory answers outside the box")
 		}
 	}
-	mustBeAMember := func(name string) {
-		t.Helper()
-		entry, err := bindAndFind(t.Context(), c, name, passwords[name])
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := entry.GetAttributeValue("memberOf"); got != "cn=members,ou=groups,o=organisation" {
-			t.Errorf("%s is a member of %q", name, got)
-		}
-		if entry.GetAttributeValue("userPassword") != "" {
-			t.Errorf("%s sees a password", name)
-		}
+	for name := range c.passwords {
+		c.mustBeAMember(t, name)
 	}
-	for name := range passwords {
-		mustBeAMember(name)
-	}
-	if _, err := bindAndFind(t.Context(), c, "user01", passwords["user02"]); !ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials) {
+	if _, err := bindAndFind(t.Context(), c.API(), "user01", c.passwords["user02"]); !ldap.IsErrorWithCode(err, ldap.LDAPResultInvalidCredentials) {
 		t.Errorf("user01 with the password of user02: %v", err)
 	}
 
-	mustRun(t, c, "journey", "directory")
-	mustRun(t, c, "repair", "directory")
-	mustRun(t, c, "backup", "directory", "dump", "verify", "restore-test")
+	mustRun(t, c.API(), "journey", "directory")
+	mustRun(t, c.API(), "repair", "directory")
+	mustRun(t, c.API(), "backup", "directory", "dump", "verify", "restore-test")
 
-	before, err := c.Module(t.Context(), "directory")
+	before, err := c.API().Module(t.Context(), "directory")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Signal(t.Context(), before.Services[0].PID, "SIGKILL"); err != nil {
+	if err := c.API().Signal(t.Context(), before.Services[0].PID, "SIGKILL"); err != nil {
 		t.Fatal(err)
 	}
-	awaitNewProcess(t, c, before, "slapd")
-	mustBeAMember("user03")
+	awaitNewProcess(t, c.API(), before, "slapd")
+	c.mustBeAMember(t, "user03")
+	return func(t *testing.T) {
+		c.mustBeAMember(t, "user05")
+		mustRun(t, c.API(), "journey", "directory")
+	}
+}
 
-	if err := m.Reset(t.Context()); err != nil { // no time to write anything
+// mustBeAMember logs somebody in who must be in the group of members, and sees no password.
+func (c *club) mustBeAMember(t *testing.T, name string) {
+	t.Helper()
+	entry, err := bindAndFind(t.Context(), c.API(), name, c.passwords[name])
+	if err != nil {
 		t.Fatal(err)
 	}
-	mustBeReadyAgain(t, m)
-	mustBeAMember("user05")
-	mustRun(t, c, "journey", "directory")
+	if got := entry.GetAttributeValue("memberOf"); got != "cn=members,ou=groups,o=organisation" {
+		t.Errorf("%s is a member of %q", name, got)
+	}
+	if entry.GetAttributeValue("userPassword") != "" {
+		t.Errorf("%s sees a password", name)
+	}
 }
 
 // rootDSE reads what a directory shows to anybody.

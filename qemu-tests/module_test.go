@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,29 +18,24 @@ import (
 	"allotment/qemu-tests/vm"
 )
 
-// moduleImages are the developer images that were built so far, by the module that they are for.
-var moduleImages struct {
-	sync.Mutex
-	paths map[string]string
-}
-
-// moduleImage builds a developer image with a module and all that it needs, once for each run of the tests.
-func moduleImage(t *testing.T, name string) string {
+// clubImage builds a developer image of the garden club.
+func clubImage(t *testing.T) string {
 	t.Helper()
 	needMachines(t)
-	moduleImages.Lock()
-	defer moduleImages.Unlock()
-	if path := moduleImages.paths[name]; path != "" {
-		return path
-	}
 	source, err := builder.FindSource(".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := profile.Developer(string(source), name, image.AMD64)
+	file := filepath.Join(string(source), "profiles", "garden-club.toml")
+	p, err := profile.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
+	l, err := lock.Read(strings.TrimSuffix(file, ".toml") + ".lock")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Name, p.Channel, p.Developer, p.Outputs = "garden-club-developer", "candidate", true, []string{"qcow2"}
 	dir, err := cache.Default()
 	if err != nil {
 		t.Fatal(err)
@@ -50,8 +44,8 @@ func moduleImage(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := builder.Build(t.Context(), builder.Options{Profile: p, Lock: moduleLock(t, source, p), Source: source,
-		Arch: image.AMD64, Keys: keys, Out: dir.Path("qemu-tests", "out"), Cache: dir, Progress: progress.Silent{}})
+	result, err := builder.Build(t.Context(), builder.Options{Profile: p, Lock: l, Source: source, Arch: image.AMD64,
+		Keys: keys, Out: dir.Path("qemu-tests", "out"), Cache: dir, Progress: progress.Silent{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,48 +53,16 @@ func moduleImage(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if moduleImages.paths == nil {
-		moduleImages.paths = map[string]string{}
-	}
-	moduleImages.paths[name] = path
 	return path
 }
 
-// moduleLock is the part of a committed lock that the profile needs.
-func moduleLock(t *testing.T, source builder.Source, p *profile.Profile) *lock.Lock {
+// bootImage boots a machine and waits until its modules are ready.
+func bootImage(t *testing.T, path string, o vm.Options) *vm.VM {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(string(source), "profiles", "*.toml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		other, err := profile.Load(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := lock.Read(strings.TrimSuffix(file, ".toml") + ".lock")
-		if err != nil {
-			continue // one that somebody has not locked yet
-		}
-		if part, ok := l.Part(other, p); ok {
-			return part
-		}
-	}
-	t.Skipf("no profile has the modules %v, so that there is no lock for them", p.ModuleNames)
-	return nil
-}
-
-// bootModule boots a machine with a module and all that it needs, and waits until they are ready.
-func bootModule(t *testing.T, name string, o vm.Options) *vm.VM {
-	t.Helper()
-	path := moduleImage(t, name)
 	root := toolRoot(t)
 	o.Dir = t.TempDir()
 	o.Tools = root.With(filepath.Dir(path), o.Dir)
 	o.Firmware, o.Disk, o.DiskSize = vm.BIOS, path, diskSize
-	if o.Limit == 0 {
-		o.Limit = vm.Patience(15 * time.Minute)
-	}
 	m := start(t, o)
 	mustBeReady(t, m)
 	return m

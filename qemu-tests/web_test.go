@@ -17,11 +17,9 @@ import (
 	"allotment/qemu-tests/vm"
 )
 
-// TestWeb uses the web site from outside the box, as visitors and as the administrator.
-func TestWeb(t *testing.T) {
-	m := bootModule(t, "web", vm.Options{Forward: []int{80}})
-	ctx := t.Context()
-	base := "http://" + m.Address(80)
+// useWeb uses the web site from outside the box, as visitors and as the administrator.
+func useWeb(t *testing.T, c *club) (again func(*testing.T)) {
+	ctx, base := t.Context(), "http://"+c.Address(80)
 	visitor := newBrowser(t, base)
 	visitor.mustGet("/", http.StatusOK, "</html>")
 	visitor.mustGet("/wp-login.php", http.StatusOK, `name="log"`)
@@ -33,7 +31,7 @@ func TestWeb(t *testing.T) {
 	}
 
 	admin := newBrowser(t, base)
-	if !admin.logIn("admin", firstPassword(t, m)) {
+	if !admin.logIn("admin", firstPassword(t, c.VM)) {
 		t.Fatal("the administrator cannot log in")
 	}
 	admin.mustGet("/wp-admin/", http.StatusOK, "dashboard-widgets")
@@ -69,35 +67,27 @@ func TestWeb(t *testing.T) {
 	if answer, status := admin.post("/?rest_route=/wp/v2/posts", "application/json", nonce, []byte(post)); status != http.StatusCreated {
 		t.Fatalf("the administrator writes: %d %s", status, answer)
 	}
-	if err := m.API().SetSettings(ctx, "web", map[string]any{"tagline": "Since 1923"}); err != nil {
+	if err := c.API().SetSettings(ctx, "web", map[string]any{"tagline": "Since 1923"}); err != nil {
 		t.Fatal(err)
 	}
 
-	mustRun(t, m.API(), "journey", "web")
-	mustRun(t, m.API(), "backup", "web", "dump", "verify", "restore", "restore-test")
-	mustRun(t, m.API(), "repair", "web")
+	mustRun(t, c.API(), "journey", "web")
+	mustRun(t, c.API(), "backup", "web", "dump", "verify", "restore", "restore-test")
+	mustRun(t, c.API(), "repair", "web")
 
-	mustHaveAll := func() {
-		t.Helper()
+	again = func(t *testing.T) {
+		visitor := newBrowser(t, base)
 		visitor.mustGet("/", http.StatusOK, "The summer fair")
 		visitor.mustGet("/?rest_route=/", http.StatusOK, "Since 1923")
 		visitor.mustGet(strings.TrimPrefix(media.SourceURL, base), http.StatusOK, string(picture))
 		visitor.mustGet(strings.TrimPrefix(small, base), http.StatusOK, "PNG")
 	}
-	mustHaveAll()
+	again(t)
 	for _, service := range []string{"database", "php", "nginx"} {
-		restart(t, m.API(), "web", service)
+		restart(t, c.API(), "web", service)
 	}
-	mustHaveAll()
-	if err := m.Reset(ctx); err != nil { // no time to write anything
-		t.Fatal(err)
-	}
-	mustBeReadyAgain(t, m)
-	if _, err := m.Get(ctx, 80, "/"); err != nil { // until the gateway has heard of it
-		t.Fatal(err)
-	}
-	mustHaveAll()
-	report(t, m, "web")
+	again(t)
+	return again
 }
 
 // firstPassword is the administrator's, which nobody gets from the box but a developer.
