@@ -225,7 +225,8 @@ func (r *reader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// open reads what fetch made, and measures it again: the cache is not to be trusted with what we sign.
+// open reads what fetch made, and measures it again, for damage: whoever can write the cache can also write what the layers
+// are measured against.
 func open(dir, ref string) (*Image, error) {
 	b, err := os.ReadFile(filepath.Join(dir, describedIn))
 	if err != nil {
