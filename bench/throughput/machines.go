@@ -31,7 +31,8 @@ const (
 // machine is one of the two systems. It stands still but while it is measured.
 type machine struct {
 	*vm.VM
-	name string
+	name  string
+	notes string // file with all that is measured
 }
 
 // buildOurs makes the image of a profile.
@@ -52,12 +53,13 @@ func (b *bench) boot(ctx context.Context, name, disk string) (*machine, error) {
 	}
 	step := b.progress.Step("boot "+name, 0)
 	v, err := vm.Start(ctx, vm.Options{Tools: b.tools, Dir: dir, Memory: memory, Disk: disk, DiskSize: diskSize,
+		Args:    []string{"-icount", "shift=auto"}, // counts instructions, which no load of the host changes
 		Forward: []int{httpPort, ldapPort, xmppPort}, Limit: vm.Patience(6 * time.Hour)})
 	if err != nil {
 		step.Done(err)
 		return nil, err
 	}
-	m := &machine{VM: v, name: name}
+	m := &machine{VM: v, name: name, notes: filepath.Join(b.dir, "measured.tsv")}
 	if err = m.prepare(ctx); err != nil {
 		err = fmt.Errorf("cannot prepare %s, see %q: %w", name, v.Log(), err)
 		v.Close()

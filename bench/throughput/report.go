@@ -29,11 +29,12 @@ configuration and data, answer requests from outside: once as modules of a box, 
 Both are equal emulated machines (QEMU, TCG, one CPU, %[3]d MiB of memory) with the same kernel and btrfs. They are measured in turn,
 %[4]d rounds, while the other one stands still; medians count. Host: %[5]d CPUs; load averages: %[6]s.
 
-CPU is that of the QEMU process, all that the guest does meanwhile included. The ratio is sandbox to native throughput, so that less
-than 1 is what the sandbox costs; goal: at least %.2[7]f.
+CPU is that of the QEMU process, all that the guest does meanwhile included. Instructions are the guest's own (-icount), which other
+work of the host hardly changes. Ratios are sandbox to native throughput, so that less than 1 is what the sandbox costs; goal:
+at least %.2[7]f.
 
-| load | CPU ms each, sandbox | native | **ratio** | quartiles | a second, sandbox | native | ratio |
-|---|---:|---:|---:|---:|---:|---:|---:|
+| load | CPU ms each, sandbox | native | **ratio** | quartiles | 1000 instructions each, sandbox | native | ratio | a second, sandbox | native | ratio |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|
 `, "`", r.date.UTC().Format("2006-01-02"), memory, r.rounds, runtime.NumCPU(), strings.Join(r.averages, ", then "), goal)
 	for _, x := range r.results {
 		x.row(&b)
@@ -47,15 +48,19 @@ than 1 is what the sandbox costs; goal: at least %.2[7]f.
 
 func (x result) row(b *strings.Builder) {
 	ours, native := each(x.ours, cost.cpuEach), each(x.native, cost.cpuEach)
-	wallOurs, wallNative := quantile(each(x.ours, cost.wallEach), 0.5), quantile(each(x.native, cost.wallEach), 0.5)
 	pairs := make([]float64, len(ours))
 	for i := range pairs {
 		pairs[i] = native[i] / ours[i]
 	}
-	a, n := quantile(ours, 0.5), quantile(native, 0.5)
-	fmt.Fprintf(b, "| %s | %.3f | %.3f | **%.2f** | %.2f to %.2f | %.0f | %.0f | %.2f |\n", x.name, 1e3*a, 1e3*n, n/a,
-		quantile(pairs, 0.25), quantile(pairs, 0.75), 1/wallOurs, 1/wallNative, wallNative/wallOurs)
+	a, n := median(ours), median(native)
+	fmt.Fprintf(b, "| %s | %.3f | %.3f | **%.2f** | %.2f to %.2f |", x.name, 1e3*a, 1e3*n, n/a, quantile(pairs, 0.25), quantile(pairs, 0.75))
+	a, n = median(each(x.ours, cost.instructionsEach)), median(each(x.native, cost.instructionsEach))
+	fmt.Fprintf(b, " %.0f | %.0f | %.2f |", a/1e3, n/1e3, n/a)
+	a, n = median(each(x.ours, cost.wallEach)), median(each(x.native, cost.wallEach))
+	fmt.Fprintf(b, " %.0f | %.0f | %.2f |\n", 1/a, 1/n, n/a)
 }
+
+func median(values []float64) float64 { return quantile(values, 0.5) }
 
 func each(costs []cost, f func(cost) float64) []float64 {
 	var all []float64

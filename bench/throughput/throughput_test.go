@@ -83,12 +83,13 @@ func TestRead(t *testing.T) {
 func TestRow(t *testing.T) {
 	costs := func(ms ...int) (all []cost) {
 		for _, m := range ms {
-			all = append(all, cost{wall: 2 * time.Duration(m) * time.Second, cpu: time.Duration(m) * time.Second, requests: 1000})
+			all = append(all, cost{wall: 2 * time.Duration(m) * time.Second, cpu: time.Duration(m) * time.Second,
+				instructions: int64(m) * 1e6, requests: 1000})
 		}
 		return all
 	}
 	r := report{results: []result{{load: load{name: "X", unit: "y", number: 7}, ours: costs(4, 100, 5), native: costs(4, 3, 1)}}}
-	if got, want := r.String(), "| X | 5.000 | 3.000 | **0.60** | 0.12 to 0.60 | 100 | 167 | 0.60 |"; !strings.Contains(got, want) {
+	if got, want := r.String(), "| X | 5.000 | 3.000 | **0.60** | 0.12 to 0.60 | 5 | 3 | 0.60 | 100 | 167 | 0.60 |"; !strings.Contains(got, want) {
 		t.Errorf("want %s in\n%s", want, got)
 	}
 }
