@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"allotment/builder/lock"
@@ -63,8 +64,12 @@ func (b *build) layers(ctx context.Context, t *tools.Root) ([]*Layer, []module, 
 				if l, err = b.layer(ctx, t, chain[:i+1]); err != nil {
 					return nil, nil, err
 				}
+				if i := slices.IndexFunc(layers, func(o *Layer) bool { return o.Digest == l.Digest }); i >= 0 {
+					l = layers[i] // of another tree with the same content
+				} else {
+					layers = append(layers, l)
+				}
 				made[decl.Name] = l
-				layers = append(layers, l)
 			}
 			m.layers = append(m.layers, l)
 			m.Layers = append(m.Layers, l.Digest)
