@@ -381,6 +381,9 @@ func TestBackup(t *testing.T) {
 		mustDo(t, c.AddPerson(directory.Person{Name: fmt.Sprintf("user%02d", i)}, ""), c.AddMember("members", fmt.Sprintf("user%02d", i)))
 	}
 	s.task("dump") // as it runs
+	if out, err := s.Run("/usr/sbin/slapcat", "-f", "/run/config/slapd.conf", "-g", "-b", "o=organisation"); err == nil {
+		t.Errorf("two processes of number 1 have the database open: %s", out)
+	}
 	s.task("verify")
 	mustDo(t, c.RemovePerson("user07"))
 	s.stop()

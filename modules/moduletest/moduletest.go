@@ -175,9 +175,11 @@ func (m *Module) Read(path string) []byte {
 	return b
 }
 
-// enter is a shell's command line that runs args in the tree, with the host's devices and network.
+// enter is a shell's command line that runs args in the tree, with the host's devices and network, as process 1 of its own
+// process namespace, which a container's command is too.
 func (m *Module) enter(args []string) []string {
-	const script = `root=$1; shift; mount --rbind /dev "$root/dev" && mount --rbind /proc "$root/proc" && exec chroot "$root" "$@"`
+	const script = `root=$1; shift; mount --rbind /dev "$root/dev" && mount --rbind /proc "$root/proc" &&
+		exec unshare --pid --fork --kill-child chroot "$root" "$@"`
 	return append([]string{"-c", script, "sh", m.root}, args...)
 }
 
