@@ -77,10 +77,13 @@ const ldapConnections = 4
 func openLDAP(ctx context.Context, m *machine) (session, error) {
 	s := &ldapSession{}
 	for range ldapConnections {
-		c, err := ldap.DialURL("ldap://"+m.Address(ldapPort), ldap.DialWithDialer(&net.Dialer{Cancel: ctx.Done()}))
+		var d net.Dialer
+		raw, err := d.DialContext(ctx, "tcp", m.Address(ldapPort))
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
+		c := ldap.NewConn(raw, false)
+		c.Start()
 		s.conns = append(s.conns, c)
 		if err := c.Bind("cn=portal,ou=services,o=organisation", portalPassword); err != nil {
 			return nil, errors.Join(err, s.Close())
