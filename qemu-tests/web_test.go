@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"allotment/qemu-tests/vm"
 )
@@ -132,7 +133,8 @@ func newBrowser(t *testing.T, base string) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &browser{t, base, http.Client{Jar: jar, Transport: &http.Transport{}}}
+	return &browser{t, base, http.Client{Jar: jar, Timeout: vm.Patience(2 * time.Minute),
+		Transport: &http.Transport{DisableKeepAlives: true}}} // a reset ends no connection
 }
 
 // do makes a request and returns the answer.
