@@ -90,7 +90,7 @@ func (s *shop) newJob(t *testing.T, name string, kinds ...string) job {
 func copySource(t *testing.T, to string) {
 	t.Helper()
 	err := os.MkdirAll(to, 0o755)
-	for _, name := range []string{"cmd", "builder", "gateway", "image", "init", "internal", "modules", "profiles", "trees"} {
+	for _, name := range []string{"api", "cmd", "builder", "gateway", "image", "init", "internal", "modules", "portal", "profiles", "trees"} {
 		err = errors.Join(err, os.CopyFS(filepath.Join(to, name), os.DirFS(filepath.Join("..", name))))
 	}
 	lock, e := os.ReadFile("../profiles/minimal.lock")
@@ -222,7 +222,7 @@ func (s *shop) layerRots(t *testing.T) {
 	o := j.run(t, nil)
 	wantDone(t, j, o)
 	wantSame(t, s.first, o)
-	wantSteps(t, o.steps, []string{"make layer debian-base", "make layer web"}, []string{"make the root"})
+	wantSteps(t, o.steps, []string{"make layer debian-base", "make layer page"}, []string{"make the root"})
 }
 
 // wantSteps checks that there are steps that begin with each of some words, and none that begin with others.
@@ -260,7 +260,7 @@ func (s *shop) fileChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantDone(t, j, o)
-	wantSteps(t, o.steps, []string{"make layer web", "make the root file system", "assemble and sign", "write the disk image"},
+	wantSteps(t, o.steps, []string{"make layer page", "make the root file system", "assemble and sign", "write the disk image"},
 		[]string{"make layer debian-base", "compile", "pack", "unpack", "fetch"})
 	if o.Outputs[0].Digest == s.first.Outputs[0].Digest {
 		t.Error("the image is the same")

@@ -81,7 +81,7 @@ var devicePrograms = []string{"allot-init", "allot-supervisor", "allot-gateway",
 // deviceCode is the code that they are made of.
 var deviceCode = []string{
 	"go.mod", "go.sum", "api", "cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "cmd/allot-resolver",
-	"gateway", "image", "init", "internal",
+	"gateway", "image", "init", "internal", "portal",
 }
 
 // programs compiles the device's programs and returns the folder that they lie in. The same code and Go release give the
