@@ -43,7 +43,7 @@ func useChat(t *testing.T, c *club) (again func(*testing.T)) {
 
 	base := "http://" + c.Address(80)
 	file := bytes.Repeat([]byte("minutes "), 10000)
-	client := &http.Client{Timeout: server.Patience, Transport: &http.Transport{DisableKeepAlives: true}} // a reset ends none
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}} // a reset ends no connection
 	where, err := anna.Upload(ctx, client, base, "minutes.txt", file)
 	if err != nil {
 		t.Fatal(err)
