@@ -56,7 +56,8 @@ more than that of a box with the page alone:
 | shared | %s |
 | each its own, with the same content | %s |
 
-Ratio %.2f: the pages of a file in a shared layer are in memory once.
+Ratio %.2f: the pages of a file in a shared layer are in memory once. It was the first boot, whose copying of the layers
+to the disk has part in the page cache.
 `, r.copies, mib(r.shared), mib(r.apart), float64(r.shared)/float64(r.apart))
 	return b.String()
 }
