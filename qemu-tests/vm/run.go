@@ -29,7 +29,7 @@ func Run(ctx context.Context, o RunOptions, out io.Writer) error {
 	m.Forward = []int{http80}
 	limit := m.Limit
 	if limit == 0 {
-		limit = Patience(defaultLimit)
+		limit = Patience(untilPage)
 	}
 	m.Limit = forever
 	if !o.Quiet {
@@ -79,6 +79,8 @@ func Run(ctx context.Context, o RunOptions, out io.Writer) error {
 }
 
 const (
+	untilPage = 15 * time.Minute // a busy host emulates the first boot of several modules slowly
+
 	http80  = 80
 	forever = 1 << 62 * time.Nanosecond
 )
