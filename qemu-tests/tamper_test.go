@@ -149,7 +149,7 @@ func TestTamperedStoreResets(t *testing.T) {
 	}
 	m := b.boot(t, vm.Options{Firmware: vm.UEFI, Disk: disk})
 	mustReset(t, m)
-	if len(m.Lines(regexp.MustCompile(`BOOT-FAIL stage=layer reason=.*web`))) == 0 {
+	if len(m.Lines(regexp.MustCompile(`BOOT-FAIL stage=layer reason=.*page`))) == 0 {
 		t.Error("the console does not name the damaged module")
 	}
 }

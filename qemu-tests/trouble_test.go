@@ -95,9 +95,10 @@ func (p probes) testKillService(t *testing.T, module, service string) {
 	}
 }
 
-// testKillStart kills the runtime while it makes a container.
+// testKillStart kills the runtime while it makes a container. It is at work for a moment only, and listing processes takes
+// about as long: hence many tries.
 func (p probes) testKillStart(t *testing.T) {
-	for range 10 {
+	for range 100 {
 		old := p.process(t, "probe", "hog")
 		seen := make(chan int, 1)
 		ctx, cancel := context.WithCancel(t.Context())
