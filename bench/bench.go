@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"allotment/bench/host"
 	"allotment/builder/tools"
 	"allotment/internal/progress"
 )
@@ -37,7 +38,7 @@ func (b *bench) all(ctx context.Context, now time.Time) (string, error) {
 	if b.keys, err = filepath.Abs(b.keys); err != nil {
 		return "", err
 	}
-	r := report{profile: b.profile, runs: b.runs, host: describeHost(), date: now, load: []string{load()}}
+	r := report{profile: b.profile, runs: b.runs, host: describeHost(), date: now, load: []string{host.Load()}}
 	if err := b.openTools(ctx); err != nil {
 		return "", err
 	}
@@ -47,11 +48,11 @@ func (b *bench) all(ctx context.Context, now time.Time) (string, error) {
 	if r.peer.builds, err = b.buildPeer(ctx); err != nil {
 		return "", err
 	}
-	r.load = append(r.load, load())
+	r.load = append(r.load, host.Load())
 	if err := b.bootBoth(ctx, &r); err != nil {
 		return "", err
 	}
-	r.load = append(r.load, load())
+	r.load = append(r.load, host.Load())
 	return r.String(), nil
 }
 

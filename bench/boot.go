@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"time"
 
+	"allotment/bench/host"
 	"allotment/qemu-tests/vm"
 )
 
@@ -51,11 +52,11 @@ func (b *bench) boot(ctx context.Context, disk, dir string) (boot, error) {
 		return r, err
 	}
 	r.kernel, r.page = cost{line.Wall, line.CPU}, cost{page.Wall, page.CPU}
-	if err := sleep(ctx, settle); err != nil {
+	if err := host.Sleep(ctx, settle); err != nil {
 		return r, err
 	}
 	wall, cpu := v.Clock()
-	if err := sleep(ctx, idling); err != nil {
+	if err := host.Sleep(ctx, idling); err != nil {
 		return r, err
 	}
 	wallThen, cpuThen := v.Clock()
@@ -63,14 +64,4 @@ func (b *bench) boot(ctx context.Context, disk, dir string) (boot, error) {
 	m, err := v.Memory(ctx) // last, as the question wakes the guest
 	r.used = m.Used()
 	return r, err
-}
-
-// sleep waits; measuring something that does nothing has no event to wait for.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

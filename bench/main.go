@@ -11,7 +11,7 @@ import (
 	"syscall"
 	"time"
 
-	"allotment/builder/apt"
+	"allotment/bench/host"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
 	"allotment/internal/cache"
@@ -42,13 +42,7 @@ func measure(ctx context.Context, o options, write string) error {
 	if err != nil {
 		return err
 	}
-	if write != "" {
-		if err := os.WriteFile(write, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	_, err = fmt.Print(text)
-	return err
+	return host.Print(text, write)
 }
 
 // openTools opens the tool root in the user's cache: the peer is built and all machines run with its programs.
@@ -57,10 +51,6 @@ func (b *bench) openTools(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l, err := tools.Lock()
-	if err != nil {
-		return err
-	}
-	b.tools, err = tools.Open(ctx, dir, apt.New(dir, profile.Debian{}, l.Epoch), b.progress)
+	b.tools, err = tools.OpenFrom(ctx, dir, profile.Debian{}, b.progress)
 	return err
 }

@@ -138,13 +138,3 @@ func describeHost() string {
 	}
 	return fmt.Sprintf("%d x %s", runtime.NumCPU(), name)
 }
-
-// load is the load average of the last minute.
-func load() string {
-	b, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		return "unknown"
-	}
-	one, _, _ := strings.Cut(string(b), " ")
-	return one
-}

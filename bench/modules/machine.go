@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"allotment/api"
+	"allotment/bench/host"
 	"allotment/builder"
 	"allotment/builder/lock"
 	"allotment/builder/profile"
@@ -129,7 +130,7 @@ func (b *bench) together(ctx context.Context) (*together, error) {
 	if t.first, t.used, err = b.whenIdle(ctx, v); err != nil {
 		return nil, err
 	}
-	if err := sleep(ctx, idling); err != nil {
+	if err := host.Sleep(ctx, idling); err != nil {
 		return nil, err
 	}
 	if t.idle, err = v.API().Resources(ctx); err != nil {
@@ -144,7 +145,7 @@ func (b *bench) together(ctx context.Context) (*together, error) {
 
 // whenIdle lets a machine settle and asks what it uses.
 func (b *bench) whenIdle(ctx context.Context, v *vm.VM) (api.Resources, int64, error) {
-	if err := sleep(ctx, settle); err != nil {
+	if err := host.Sleep(ctx, settle); err != nil {
 		return api.Resources{}, 0, err
 	}
 	m, err := v.Memory(ctx)
@@ -177,14 +178,4 @@ func (b *bench) journeys(ctx context.Context, v *vm.VM) error {
 		}
 	}
 	return nil
-}
-
-// sleep waits; measuring something that does nothing has no event to wait for.
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }

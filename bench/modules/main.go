@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"allotment/bench/host"
 	"allotment/builder"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
@@ -57,30 +58,14 @@ func (b *bench) run(ctx context.Context, write string, now time.Time) error {
 		return err
 	}
 	defer os.RemoveAll(b.dir)
-	r := report{profile: b.profile, date: now, load: []string{load()}, copies: b.copies}
+	r := report{profile: b.profile, date: now, load: []string{host.Load()}, copies: b.copies}
 	if r.together, err = b.together(ctx); err != nil {
 		return err
 	}
-	r.load = append(r.load, load())
+	r.load = append(r.load, host.Load())
 	if r.shared, r.apart, err = b.sharing(ctx); err != nil {
 		return err
 	}
-	r.load = append(r.load, load())
-	text := r.String()
-	if write != "" {
-		if err := os.WriteFile(write, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	_, err = fmt.Print(text)
-	return err
-}
-
-// load is the load average of the last minute.
-func load() string {
-	var one string
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		fmt.Sscan(string(b), &one)
-	}
-	return one
+	r.load = append(r.load, host.Load())
+	return host.Print(r.String(), write)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 
+	"allotment/bench/host"
 	"allotment/builder/lock"
 	"allotment/builder/profile"
 	"allotment/image"
@@ -69,7 +70,7 @@ func (b *bench) copiesUse(ctx context.Context, name string, copies int, own bool
 		return 0, err
 	}
 	defer v.Close()
-	if err := sleep(ctx, settle); err != nil {
+	if err := host.Sleep(ctx, settle); err != nil {
 		return 0, err
 	}
 	m, err := v.Memory(ctx)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"allotment/bench/host"
 	"allotment/builder"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
@@ -63,20 +64,13 @@ func (b *bench) run(ctx context.Context, write string, now time.Time) error {
 		}
 		defer os.RemoveAll(b.dir)
 	}
-	r := report{date: now, rounds: b.rounds, averages: []string{loadAverage()}}
+	r := report{date: now, rounds: b.rounds, averages: []string{host.Load()}}
 	var err error
 	if r.results, err = b.measure(ctx); err != nil {
 		return err
 	}
-	r.averages = append(r.averages, loadAverage())
-	text := r.String()
-	if write != "" {
-		if err := os.WriteFile(write, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	_, err = fmt.Print(text)
-	return err
+	r.averages = append(r.averages, host.Load())
+	return host.Print(r.String(), write)
 }
 
 // open finds what every build and boot needs.
@@ -92,13 +86,4 @@ func (b *bench) open(ctx context.Context) (err error) {
 	}
 	b.tools, err = tools.OpenFrom(ctx, b.cache, profile.Debian{}, b.progress)
 	return err
-}
-
-// loadAverage is that of the last minute.
-func loadAverage() string {
-	var one string
-	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
-		fmt.Sscan(string(b), &one)
-	}
-	return one
 }
