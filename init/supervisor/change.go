@@ -159,7 +159,7 @@ type affected struct {
 
 // make makes the files of the modules, and shows none.
 func (c *change) make(v settings.Values, concerned []*plan.Module) error {
-	all := c.files.make(c.plan, v, c.wallClock())
+	all := c.files.make(c.plan, v, c.wallClock(), concerned...)
 	c.next = map[*plan.Module]made{}
 	var errs []error
 	for _, m := range concerned {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,9 +47,9 @@ type made struct {
 	err     error
 }
 
-// make makes the files of all modules by their names; nothing is shown to anybody yet. Secrets that are missing come into
-// being, of whatever module: others may depend on them.
-func (f *files) make(p *plan.Plan, v settings.Values, now time.Time) map[string]made {
+// make makes the files of the wanted modules by their names; nothing is shown to anybody yet. Secrets that are missing come
+// into being, of whatever module: others may depend on them.
+func (f *files) make(p *plan.Plan, v settings.Values, now time.Time, wanted ...*plan.Module) map[string]made {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out, secrets, o := map[string]made{}, map[string]map[string]secret.Value{}, v.Organisation()
@@ -58,7 +59,12 @@ func (f *files) make(p *plan.Plan, v settings.Values, now time.Time) map[string]
 		out[m.Name], secrets[m.Name] = x, x.secrets
 	}
 	for _, m := range p.Modules {
-		if x := out[m.Name]; x.err == nil {
+		x := out[m.Name]
+		if !slices.ContainsFunc(wanted, func(w *plan.Module) bool { return w.Name == m.Name }) {
+			delete(out, m.Name)
+			continue
+		}
+		if x.err == nil {
 			var data render.Data
 			if data, x.err = render.NewData(p, m, o, v.Module(m.Name), secrets); x.err == nil {
 				x.config, x.err = render.Render(m, data)
@@ -71,7 +77,7 @@ func (f *files) make(p *plan.Plan, v settings.Values, now time.Time) map[string]
 
 // install makes the module's files and lets its services see them; it returns those that depend on one that changed.
 func (f *files) install(p *plan.Plan, m *plan.Module, now time.Time) ([]*plan.Service, error) {
-	x := f.make(p, f.settings.Values(), now)[m.Name]
+	x := f.make(p, f.settings.Values(), now, m)[m.Name]
 	if x.err != nil {
 		return nil, x.err
 	}
