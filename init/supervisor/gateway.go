@@ -3,7 +3,9 @@ package supervisor
 import (
 	"net"
 	"os"
+	"slices"
 	"strconv"
+	"time"
 
 	"allotment/gateway"
 	"allotment/image"
@@ -39,6 +41,29 @@ func (s *Supervisor) addResolver() (err error) {
 		listen: resolver.Listen, ready: image.Check{Timeout: 30}, ask: resolver.Probe,
 	})
 	return err
+}
+
+// learnTime bounds how long a supervisor leaves the daemons with what the one before it said.
+const learnTime = time.Minute
+
+// configureDaemons tells gateway and resolver what has changed. A supervisor that takes over says nothing before it knows
+// how the services are, or visitors would be told to wait for modules that never stopped.
+func (s *Supervisor) configureDaemons() {
+	s.learns = s.learns && !s.ending && s.now().Sub(s.began) < learnTime && (s.state == nil || s.findsServices())
+	if s.learns {
+		return
+	}
+	s.configure(s.gateway, s.routes())
+	if s.resolver != nil {
+		s.configure(s.resolver, s.names())
+	}
+}
+
+// findsServices: some service of a module that is on has not been asked yet how it is.
+func (s *Supervisor) findsServices() bool {
+	return slices.ContainsFunc(s.units, func(u *unit) bool {
+		return u.module.runs() && slices.Contains([]phase{waiting, starting, checking}, u.machine.state)
+	})
 }
 
 // names tell the resolver what modules may know.

@@ -105,6 +105,8 @@ type Supervisor struct {
 	renewed     time.Time // when certificates were looked at last
 
 	booted bool // BOOT-OK was printed
+	learns bool // an earlier supervisor's services are being found again: what it told the daemons still counts
+	began  time.Time
 	ending bool
 	exit   int
 
@@ -134,6 +136,7 @@ func New(c Config, r *reaper.Reaper) (*Supervisor, error) {
 	s.prepares, s.dismiss, s.runs, s.rule = s.prepare, s.runtime.Dismiss, s.runtime.Run, network.SetRules
 	_, err = os.Stat(s.bootMark())
 	s.booted = err == nil
+	s.learns, s.began = s.booted, s.now()
 	s.journal = journal.New(firstEvent(s.booted))
 	s.clock = clock.New(time.Unix(c.Manifest.Epoch, 0), c.Manifest.Time.Servers, s.upstream.get, s.warn)
 	if err := s.addGateway(); err != nil {
@@ -321,11 +324,10 @@ func (s *Supervisor) step(ctx context.Context) {
 		s.stopWhatMustNotRun(ctx)
 		s.startMigrations(ctx)
 		s.startReady(ctx)
-		s.judge()
 	}
-	s.configure(s.gateway, s.routes())
-	if s.resolver != nil {
-		s.configure(s.resolver, s.names())
+	s.configureDaemons()
+	if !s.ending {
+		s.judge() // after the gateway was told: who reads BOOT-OK may ask for a page
 	}
 	s.show()
 	s.waits = slices.DeleteFunc(s.waits, wait.over)
