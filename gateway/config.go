@@ -5,6 +5,8 @@ package gateway
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/url"
@@ -15,12 +17,28 @@ import (
 	"allotment/image"
 )
 
-// HealthPath is answered by the gateway itself, whatever the modules do.
+// HealthPath is answered by the gateway itself, whatever the modules do, with a Health.
 const HealthPath = "/.well-known/allotment/health"
+
+// Health is the gateway's answer at HealthPath, in JSON.
+type Health struct {
+	Status string `json:"status"` // ok
+	Config string `json:"config"` // digest of the Config that it follows
+}
 
 // Config is what the supervisor tells the gateway; see docs/formats/gateway.md.
 type Config struct {
 	Routes []Route `json:"routes"`
+}
+
+// Digest is the SHA-256 of the configuration in hex digits. The gateway answers it at HealthPath.
+func (c Config) Digest() string {
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // texts and switches can always be written
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }
 
 // Route leads requests below a path to a module.
@@ -75,10 +93,17 @@ func (r *route) strip(u *url.URL) {
 }
 
 // table holds routes, those with longer paths first.
-type table []route
+type table struct {
+	routes []route
+	health []byte // the answer at HealthPath
+}
 
-func newTable(c Config) (table, error) {
-	var t table
+func newTable(c Config) (*table, error) {
+	health, err := json.Marshal(Health{"ok", c.Digest()})
+	if err != nil {
+		return nil, err
+	}
+	t := &table{health: append(health, '\n')}
 	for _, r := range c.Routes {
 		u, err := url.Parse(r.Target)
 		if err != nil || u.Scheme != "http" || u.Host == "" || strings.TrimPrefix(u.Path, "/") != "" {
@@ -91,17 +116,18 @@ func newTable(c Config) (table, error) {
 		if prefix == "" {
 			r.Strip = false // there is nothing to take off
 		}
-		t = append(t, route{r, u, prefix})
+		t.routes = append(t.routes, route{r, u, prefix})
 	}
-	slices.SortStableFunc(t, func(a, b route) int { return cmp.Compare(len(b.prefix), len(a.prefix)) })
+	slices.SortStableFunc(t.routes, func(a, b route) int { return cmp.Compare(len(b.prefix), len(a.prefix)) })
 	return t, nil
 }
 
 // find returns the route with the longest prefix of path, nil if there is none.
-func (t table) find(path string) *route {
-	for i := range t {
-		if rest, ok := strings.CutPrefix(path, t[i].prefix); ok && (rest == "" || rest[0] == '/') {
-			return &t[i]
+func (t *table) find(path string) *route {
+	for i := range t.routes {
+		r := &t.routes[i]
+		if rest, ok := strings.CutPrefix(path, r.prefix); ok && (rest == "" || rest[0] == '/') {
+			return r
 		}
 	}
 	return nil

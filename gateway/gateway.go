@@ -71,7 +71,7 @@ func New(c Config, limits Limits, log *slog.Logger) (*Gateway, error) {
 func (g *Gateway) SetConfig(c Config) error {
 	t, err := newTable(c)
 	if err == nil {
-		g.table.Store(&t)
+		g.table.Store(t)
 	}
 	return err
 }
@@ -93,11 +93,11 @@ type routeKey struct{}
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w = g.guard(w, r)
 	defer w.(*guardedWriter).extend() // for what is still in the buffer
-	switch t := *g.table.Load(); {
+	switch t := g.table.Load(); {
 	case r.URL.Path == HealthPath:
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		w.Write([]byte("{\"status\":\"ok\"}\n"))
+		w.Write(t.health)
 	case hasDotSegment(r.URL.Path) || !strings.HasPrefix(r.URL.Path, "/"):
 		page(w, http.StatusBadRequest, "This address is not understood", "The link that led here is broken.")
 	default:

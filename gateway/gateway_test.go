@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -418,6 +419,22 @@ func TestConnectionsPerClient(t *testing.T) {
 	}
 }
 
+// TestAwaitConfig waits until the gateway follows other routes, and not for ever.
+func TestAwaitConfig(t *testing.T) {
+	addr, g := serve(t, Config{}, DefaultLimits())
+	next := Config{Routes: []Route{{Path: "/", Target: "http://m:1"}}}
+	short, cancel := context.WithTimeout(t.Context(), 2*askEvery)
+	defer cancel()
+	if err := AwaitConfig(short, addr, next); err == nil {
+		t.Error("the gateway is said to follow what nobody told it")
+	}
+	done := make(chan error)
+	go func() { done <- AwaitConfig(t.Context(), addr, next) }()
+	if err := errors.Join(g.SetConfig(next), <-done); err != nil {
+		t.Error(err)
+	}
+}
+
 func FuzzFind(f *testing.F) {
 	f.Add("/wiki", "/wiki/a")
 	f.Add("/", "")
@@ -442,11 +459,11 @@ func FuzzStrip(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, path string) {
 		u, err := url.ParseRequestURI(path)
-		if err != nil || u.Host != "" || tab.find(u.Path) == nil || !tab[0].plain(u) {
+		if err != nil || u.Host != "" || tab.find(u.Path) == nil || !tab.routes[0].plain(u) {
 			return
 		}
 		before := u.Path
-		tab[0].strip(u)
+		tab.routes[0].strip(u)
 		again, err := url.ParseRequestURI(u.EscapedPath())
 		if err != nil || again.Path != u.Path || again.Host != "" || !strings.HasSuffix(before, strings.TrimPrefix(u.Path, "/")) {
 			t.Errorf("%q becomes %q, %v", path, u.EscapedPath(), err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"allotment/api"
+	"allotment/gateway"
 	"allotment/image"
 	"allotment/init/console"
 	"allotment/init/journal"
@@ -149,6 +150,7 @@ func newDeclared(t *testing.T, dir string, m *image.Manifest, asks map[string]fu
 	s.newJob = func() containerJob { return &hostJob{box: b} }
 	s.prepares = b.parts
 	s.dismiss = func(*plan.Module) error { return nil }
+	s.follows = func(context.Context, gateway.Config) error { return nil }
 	s.runs = b.task
 	s.rule = func(r network.Rules) error {
 		select {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"net"
 	"os"
 	"slices"
@@ -57,6 +58,31 @@ func (s *Supervisor) configureDaemons() {
 	if s.resolver != nil {
 		s.configure(s.resolver, s.names())
 	}
+}
+
+// followTime bounds one wait for the gateway.
+const followTime = 10 * time.Second
+
+// eventFollowed tells whether the gateway follows the routes that it was told, which it reads when it comes to it.
+type eventFollowed struct{ err error }
+
+// awaitGateway waits beside the loop until the gateway follows its routes of now.
+func (s *Supervisor) awaitGateway(ctx context.Context) {
+	routes := s.routes()
+	go func() {
+		ctx, cancel := context.WithTimeout(ctx, followTime)
+		defer cancel()
+		s.send(eventFollowed{s.follows(ctx, routes)})
+	}()
+}
+
+// askGateway waits until the gateway follows c.
+func (s *Supervisor) askGateway(ctx context.Context, c gateway.Config) error {
+	_, port, err := net.SplitHostPort(s.config.Listen)
+	if err != nil {
+		return err
+	}
+	return gateway.AwaitConfig(ctx, net.JoinHostPort(loopback.String(), port), c)
 }
 
 // findsServices: some service of a module that is on has not been asked yet how it is.

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"allotment/api"
+	"allotment/gateway"
 	"allotment/image"
 	"allotment/init/clock"
 	"allotment/init/console"
@@ -105,6 +106,7 @@ type Supervisor struct {
 	renewed     time.Time // when certificates were looked at last
 
 	booted bool // BOOT-OK was printed
+	judged bool // all is ready, and the gateway is asked whether it knows
 	learns bool // an earlier supervisor's services are being found again: what it told the daemons still counts
 	began  time.Time
 	ending bool
@@ -119,6 +121,7 @@ type Supervisor struct {
 	dismiss  func(*plan.Module) error
 	runs     func(ctx context.Context, task *plan.Service, network string, output *os.File) error
 	rule     func(network.Rules) error
+	follows  func(context.Context, gateway.Config) error // waits until the gateway does
 }
 
 // New prepares a supervisor for the manifest.
@@ -134,6 +137,7 @@ func New(c Config, r *reaper.Reaper) (*Supervisor, error) {
 	}
 	s.newJob = func() containerJob { return &serviceJob{runtime: s.runtime} }
 	s.prepares, s.dismiss, s.runs, s.rule = s.prepare, s.runtime.Dismiss, s.runtime.Run, network.SetRules
+	s.follows = s.askGateway
 	_, err = os.Stat(s.bootMark())
 	s.booted = err == nil
 	s.learns, s.began = s.booted, s.now()
@@ -302,6 +306,8 @@ func (s *Supervisor) handle(ctx context.Context, event any) {
 		s.onMigrated(e)
 	case eventTaskEnded:
 		delete(e.module.tasks, e.id)
+	case eventFollowed:
+		s.onFollowed(e)
 	case eventPatrol:
 		s.patrol(ctx)
 	case eventVolumes:
@@ -327,7 +333,7 @@ func (s *Supervisor) step(ctx context.Context) {
 	}
 	s.configureDaemons()
 	if !s.ending {
-		s.judge() // after the gateway was told: who reads BOOT-OK may ask for a page
+		s.judge(ctx) // after the gateway was told
 	}
 	s.show()
 	s.waits = slices.DeleteFunc(s.waits, wait.over)
@@ -344,8 +350,9 @@ func (s *Supervisor) adopt(ctx context.Context, u *unit) {
 	s.perform(ctx, u, u.machine.found(s.now()))
 }
 
-// judge prints BOOT-OK once everything that counts is ready, and gives up on a boot without a core unit.
-func (s *Supervisor) judge() {
+// judge lets BOOT-OK be printed once everything that counts is ready and the gateway leads there, as who reads it may ask
+// for a page. It gives up on a boot without a core unit.
+func (s *Supervisor) judge(ctx context.Context) {
 	for _, u := range s.units {
 		if u.importance == plan.Core && u.machine.state == failed {
 			s.fail("services", fmt.Errorf("%s: %s", u.name, u.problem))
@@ -361,7 +368,18 @@ func (s *Supervisor) judge() {
 	waits := slices.ContainsFunc(s.units, func(u *unit) bool {
 		return u.importance != plan.Optional && u.module.runs() && u.machine.state != ready
 	})
-	if s.booted || waits {
+	if s.booted || s.judged || waits {
+		return
+	}
+	s.judged = true
+	s.awaitGateway(ctx)
+}
+
+// onFollowed prints BOOT-OK. A gateway that did not follow is asked again.
+func (s *Supervisor) onFollowed(e eventFollowed) {
+	if e.err != nil {
+		s.warn(e.err)
+		s.judged = false
 		return
 	}
 	s.booted = true

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"allotment/gateway"
 	"allotment/image"
 	"allotment/init/console"
 	"allotment/init/journal"
@@ -176,7 +177,8 @@ func newBox(t *testing.T, importance plan.Importance, programs ...program) *box 
 	b := &box{lines: out, diary: &diary{}, push: make(chan struct{}), done: make(chan struct{}), Supervisor: &Supervisor{
 		plan: &plan.Plan{Modules: []*plan.Module{p}}, modules: []*module{m}, reaper: reaper.New(), events: make(chan any, 64),
 		over: make(chan struct{}), ends: make(chan struct{}), log: log.Logger(), journal: journal.New(1), state: openState{},
-		rule: func(network.Rules) error { return nil },
+		rule:    func(network.Rules) error { return nil },
+		follows: func(context.Context, gateway.Config) error { return nil },
 		config: Config{Manifest: &image.Manifest{Title: "Test", Version: "1.2"}, Slot: "b", Run: dir, State: dir,
 			Heartbeat: beat, Console: screen, Log: log},
 	}}
@@ -265,6 +267,28 @@ func TestOrderOfStartAndStop(t *testing.T) {
 	if n := strings.Count(b.lines.text(), "BOOT-OK"); n != 1 {
 		t.Errorf("%d times BOOT-OK", n)
 	}
+}
+
+// The box does not count as ready before the gateway leads to its modules.
+func TestReadyWhenTheGatewayKnows(t *testing.T) {
+	unready, asked, knows := make(chan struct{}), make(chan struct{}), make(chan error)
+	b := newBox(t, plan.Normal, program{name: "page", args: forever, unready: unready})
+	err := b.call(func(context.Context) {
+		b.follows = func(context.Context, gateway.Config) error { asked <- struct{}{}; return <-knows }
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(unready)
+	<-asked
+	knows <- errors.New("it follows other routes")
+	<-asked
+	if strings.Contains(b.lines.text(), "BOOT-OK") {
+		t.Error("BOOT-OK although the gateway does not lead to the page")
+	}
+	knows <- nil
+	b.lines.await(t, "BOOT-OK")
+	b.end(t)
 }
 
 func TestServiceThatEndsIsStartedAgain(t *testing.T) {
