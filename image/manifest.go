@@ -21,6 +21,7 @@ type Manifest struct {
 	Seed    Seed     `json:"seed"`
 	Network Network  `json:"network"`
 	Time    Time     `json:"time"`
+	Update  Update   `json:"update,omitzero"`
 
 	Organisation Organisation              `json:"organisation"`        // until its officers say otherwise
 	Settings     map[string]map[string]any `json:"settings,omitempty"`  // of modules, by their names: where not the defaults

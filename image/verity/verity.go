@@ -30,6 +30,15 @@ const (
 // RootHash is the hash of the top block of a tree; it vouches for every byte below.
 type RootHash [sha256.Size]byte
 
+// MarshalText implements encoding.TextMarshaler with String.
+func (r RootHash) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler with ParseRootHash.
+func (r *RootHash) UnmarshalText(b []byte) (err error) {
+	*r, err = ParseRootHash(string(b))
+	return err
+}
+
 // ParseRootHash reads the 64 hexadecimal digits that RootHash.String writes.
 func ParseRootHash(s string) (RootHash, error) {
 	var r RootHash
