@@ -65,8 +65,14 @@ type Backup struct {
 	Resume      *Task    `toml:"resume" json:"resume,omitempty"`            // after it was taken
 	Dump        *Task    `toml:"dump" json:"dump,omitempty"`                // writes what cannot be copied as files into a volume
 	Verify      *Task    `toml:"verify" json:"verify,omitempty"`            // of the dump
-	Restore     *Task    `toml:"restore" json:"restore,omitempty"`          // from the dump, after the volumes are back
+	Restore     *Restore `toml:"restore" json:"restore,omitempty"`          // from the dump, after the volumes are back
 	RestoreTest *Task    `toml:"restore-test" json:"restoreTest,omitempty"` // proves restored volumes
+}
+
+// Restore is a task that brings a dump's data back.
+type Restore struct {
+	Task
+	Stops []string `toml:"stops,omitempty" json:"stops,omitempty"` // services of the module that must not run meanwhile
 }
 
 // Repair is something that an officer can try when the module does not work.

@@ -77,16 +77,28 @@ func (c *moduleCheck) backup() {
 		}
 	}
 	for key, t := range map[string]*image.Task{
-		"quiesce": b.Quiesce, "resume": b.Resume, "dump": b.Dump, "verify": b.Verify, "restore": b.Restore, "restore-test": b.RestoreTest,
+		"quiesce": b.Quiesce, "resume": b.Resume, "dump": b.Dump, "verify": b.Verify, "restore-test": b.RestoreTest,
 	} {
 		if t != nil {
 			c.process(join("backup", key), t)
 		}
+	}
+	if b.Restore != nil {
+		c.restore("backup.restore", b.Restore)
 	}
 	if (b.Quiesce == nil) != (b.Resume == nil) {
 		c.d.fault("backup", "give both or none", "what quiesce stops, resume starts again")
 	}
 	if b.Dump == nil && (b.Verify != nil || b.Restore != nil) {
 		c.d.fault("backup", "add [backup.dump]", "verify and restore are of a dump")
+	}
+}
+
+func (c *moduleCheck) restore(key string, r *image.Restore) {
+	c.process(key, &r.Task)
+	unique(c.d, key+".stops", r.Stops)
+	services := names(c.m.Services, func(s image.Service) string { return s.Name })
+	for i, name := range r.Stops {
+		c.d.known(item(key+".stops", i), "service", name, services)
 	}
 }

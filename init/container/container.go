@@ -206,7 +206,10 @@ func tmpfs(m *plan.Module) []string {
 		}
 	}
 	if b := d.Backup; b != nil {
-		tasks = append(tasks, b.Quiesce, b.Resume, b.Dump, b.Verify, b.Restore, b.RestoreTest)
+		tasks = append(tasks, b.Quiesce, b.Resume, b.Dump, b.Verify, b.RestoreTest)
+		if b.Restore != nil {
+			tasks = append(tasks, &b.Restore.Task)
+		}
 	}
 	for _, t := range tasks {
 		if t != nil {

@@ -47,8 +47,9 @@ func tasksOf(p *plan.Module) []api.Task {
 func migrationName(m *plan.Migration) string { return m.Volume + "-" + strconv.Itoa(m.Format) }
 
 type backupStep struct {
-	name string
-	task *image.Task
+	name  string
+	task  *image.Task
+	stops []string // services that must not run meanwhile
 }
 
 // backupSteps are those that are set, in their usual order.
@@ -57,9 +58,13 @@ func backupSteps(b *image.Backup) []backupStep {
 		return nil
 	}
 	all := []backupStep{
-		{"quiesce", b.Quiesce}, {"resume", b.Resume}, {"dump", b.Dump}, {"verify", b.Verify}, {"restore", b.Restore},
-		{"restore-test", b.RestoreTest},
+		{name: "quiesce", task: b.Quiesce}, {name: "resume", task: b.Resume}, {name: "dump", task: b.Dump},
+		{name: "verify", task: b.Verify},
 	}
+	if b.Restore != nil {
+		all = append(all, backupStep{"restore", &b.Restore.Task, b.Restore.Stops})
+	}
+	all = append(all, backupStep{name: "restore-test", task: b.RestoreTest})
 	return slices.DeleteFunc(all, func(s backupStep) bool { return s.task == nil })
 }
 
@@ -67,6 +72,7 @@ func backupSteps(b *image.Backup) []backupStep {
 type step struct {
 	title   string
 	service *plan.Service
+	stops   []string // services of the module that must not run meanwhile
 	ask     check.Question
 }
 
@@ -87,14 +93,14 @@ func (s *Supervisor) steps(f *files, p *plan.Module, t api.Task) ([]step, error)
 		for _, r := range d.Repairs {
 			if r.Name == t.Name {
 				service, err := plan.Task(p, "repair-"+r.Name, &r.Task)
-				return []step{{r.Title, service, nil}}, err
+				return []step{{title: r.Title, service: service}}, err
 			}
 		}
 	case api.Backup:
 		for _, b := range backupSteps(d.Backup) {
 			if b.name == t.Name {
 				service, err := plan.Task(p, "backup-"+b.name, b.task)
-				return []step{{b.name, service, nil}}, err
+				return []step{{title: b.name, service: service, stops: b.stops}}, err
 			}
 		}
 	}
@@ -181,11 +187,14 @@ func (s *Supervisor) runStep(ctx context.Context, m *module, x step) (api.Progre
 	begun := s.now()
 	var err error
 	if x.service != nil {
+		if len(x.stops) > 0 { // who asked may leave, but a module half brought back is no good
+			ctx = context.WithoutCancel(ctx)
+		}
 		var t *task
 		if failed := s.call(func(context.Context) { t, err = s.begin(ctx, m, x.service) }); failed != nil || err != nil {
 			return p, firstOf(failed, err)
 		}
-		p.Output, err = s.runTask(t)
+		p.Output, err = s.runWithout(t, m, x.stops)
 		t.end()
 	} else {
 		limited, cancel := context.WithTimeout(ctx, stepTimeout)

@@ -400,6 +400,50 @@ func TestTasks(t *testing.T) {
 	}
 }
 
+// A restore has the data for itself, goes on to its end when who asked for it leaves, and the services run again after it,
+// even if it failed.
+func TestRestoreStopsServices(t *testing.T) {
+	dir := t.TempDir()
+	runs, leave := filepath.Join(dir, "runs"), filepath.Join(dir, "leave")
+	db := image.Service{Name: "db", User: "root", Command: sh("touch " + runs + "; trap 'rm " + runs + "; exit 0' TERM; " +
+		"while true; do sleep 0.01; done")}
+	restore := &image.Restore{Stops: []string{"db"}, Task: image.Task{User: "root",
+		Command: sh("test ! -e " + runs + " || exit 8; until test -e " + leave + "; do sleep 0.01; done; exit 4")}}
+	b := newDeclared(t, dir, &image.Manifest{Modules: []image.Module{{
+		Name: "web", Services: []image.Service{db, trueService("php")}, Backup: &image.Backup{Restore: restore},
+	}}}, map[string]func(context.Context) error{"web.db": func(ctx context.Context) error {
+		for ctx.Err() == nil {
+			if _, err := os.Stat(runs); err == nil {
+				return nil
+			}
+		}
+		return ctx.Err()
+	}})
+	b.awaitState(t, "web.db", ready)
+	b.awaitState(t, "web.php", ready)
+	ctx, cancel := context.WithCancel(t.Context())
+	last := make(chan outcome, 1)
+	go func() {
+		var o outcome
+		for p, err := range b.RunTask(ctx, api.Task{Module: "web", Kind: api.Backup, Name: "restore"}) {
+			o.Progress, o.err = p, err
+		}
+		last <- o
+	}()
+	b.awaitState(t, "web.db", stopped)
+	cancel()
+	if err := os.WriteFile(leave, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if o := <-last; o.err != nil || o.Problem != "exit code 4" {
+		t.Errorf("restore: %+v", o)
+	}
+	b.awaitState(t, "web.db", ready)
+	if d := b.diary.String(); strings.Count(d, "+web.db") != 2 || strings.Count(d, "+web.php") != 1 {
+		t.Errorf("what was started: %s", d)
+	}
+}
+
 func logTexts(t *testing.T, b *declared, q api.LogQuery) (texts []string) {
 	t.Helper()
 	for l, err := range b.Logs(t.Context(), q) {
@@ -499,6 +543,21 @@ func TestSettingRestartsWhatDependsOnIt(t *testing.T) {
 	}
 	if !strings.Contains(b.told(), "good settings settings of web were changed") {
 		t.Errorf("events:\n%s", b.told())
+	}
+}
+
+// Nobody has to wait for a change that has begun.
+func TestSettingGoesOnWithoutItsClient(t *testing.T) {
+	dir := t.TempDir()
+	b := newDeclared(t, dir, configured(dir), nil)
+	b.awaitState(t, "web.php", ready)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.SetSettings(gone, "web", map[string]any{"title": "Garden"}); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := b.Settings("web"); err != nil || v.Values["title"] != "Garden" {
+		t.Errorf("%v, %v", v.Values, err)
 	}
 }
 

@@ -51,9 +51,9 @@ func (s *Supervisor) filesAndPlan() (*files, *plan.Plan, error) {
 }
 
 // SetSettings implements apiserver.Box. What is rendered of the new settings counts only if the services that depend on it
-// get ready with it; otherwise all is as it was before.
+// get ready with it; otherwise all is as it was before. What has begun goes on when who asked for it leaves.
 func (b *Box) SetSettings(ctx context.Context, module string, changes map[string]any) error {
-	s := b.supervisor
+	s, ctx := b.supervisor, context.WithoutCancel(ctx)
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	f, p, err := s.filesAndPlan()

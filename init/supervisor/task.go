@@ -81,6 +81,46 @@ func (s *Supervisor) runTask(t *task) (string, error) {
 	return last.String(), err
 }
 
+// runWithout runs a task while the named services of its module stand still.
+func (s *Supervisor) runWithout(t *task, m *module, stops []string) (output string, err error) {
+	if len(stops) == 0 {
+		return s.runTask(t)
+	}
+	var units []*unit
+	failed := s.call(func(ctx context.Context) { units, err = s.stopServices(ctx, m, stops, t.service.ID) })
+	if failed != nil || err != nil {
+		return "", firstOf(failed, err)
+	}
+	defer func() {
+		err = firstOf(err, s.call(func(context.Context) {
+			for _, u := range units {
+				s.allow(u)
+			}
+		}))
+	}()
+	if err := s.await(t.ctx, func() bool { return allIn(units, stopped) }); err != nil {
+		return "", err
+	}
+	return s.runTask(t)
+}
+
+// stopServices stops services of the module for the task, until they are allowed again.
+func (s *Supervisor) stopServices(ctx context.Context, m *module, names []string, task string) ([]*unit, error) {
+	var units []*unit
+	for _, name := range names {
+		u := s.unit(m.plan.Name + "." + name)
+		if u == nil {
+			return nil, api.Errorf(api.Invalid, "%s is to stop %q, which is no service of the module", task, name)
+		}
+		units = append(units, u)
+	}
+	for _, u := range units {
+		s.log.Info("stopping for a task", "unit", u.name, "task", task)
+		s.perform(ctx, u, u.machine.stop(s.now()))
+	}
+	return units, nil
+}
+
 // tail keeps the last bytes that are written to it.
 type tail struct{ kept []byte }
 
