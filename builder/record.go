@@ -70,7 +70,7 @@ func (b *build) inputsKey() (string, error) {
 	}
 	parts := []any{b.code, b.toolsID, b.goVersion, b.Arch, b.Lock, b.keys.DB.Cert.Raw, b.keys.Auth, b.base(), b.Profile.Outputs,
 		b.Profile.Kernel, b.Profile.Disk, b.Profile.Network, b.Profile.Time, b.Profile.Title,
-		b.Profile.Organisation, b.Profile.Settings, b.Profile.Developer}
+		b.Profile.Organisation, b.Profile.Settings, b.Profile.Developer, b.Profile.Update}
 	for _, spec := range b.Profile.Modules {
 		chain, err := b.Profile.Chain(&spec.Tree)
 		if err != nil {

@@ -44,9 +44,9 @@ type TrialTime struct {
 
 // Update says where a device's updates come from. It lies in the manifest, so in the verified root.
 type Update struct {
-	URLs    []string `toml:"urls" json:"urls,omitempty"`       // of the repository and its mirrors; empty: no updates by the network
-	Channel string   `toml:"channel" json:"channel,omitempty"` // stable (default) or candidate
-	Root    string   `toml:"root" json:"root,omitempty"`       // TUF root metadata: in the profile a file; in the manifest its JSON text
+	URLs    []string `toml:"urls" json:"urls,omitempty"` // of the repository and its mirrors; empty: no updates by the network
+	Channel string   `toml:"-" json:"channel,omitempty"` // stable or candidate: that of the profile
+	Root    string   `toml:"root" json:"root,omitempty"` // TUF root metadata: in a profile the name of its file, elsewhere its text
 }
 
 // Wave says when which share of the devices may take a release. It is part of the signed metadata.

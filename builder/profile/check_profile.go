@@ -60,6 +60,7 @@ func checkProfile(d *document, p *Profile) {
 	for key, u := range map[string]string{"mirror": p.Debian.Mirror, "security": p.Debian.Security, "snapshot": p.Debian.Snapshot, "npm": p.Debian.NPM} {
 		checkURL(d, "debian."+key, u)
 	}
+	checkUpdate(d, &p.Update, p.Channel, filepath.Dir(p.File))
 	for key, err := range p.Organisation.Check() {
 		if key == "name" && p.Organisation.Name == "" {
 			continue // nor has it a title, which is told

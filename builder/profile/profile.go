@@ -20,6 +20,7 @@ type Profile struct {
 	Network     image.Network `toml:"network"`
 	Time        image.Time    `toml:"time"`
 	Debian      Debian        `toml:"debian"`
+	Update      image.Update  `toml:"update"`
 	Developer   bool          `toml:"developer"` // an image for working on modules, never for members
 
 	Organisation image.Organisation        `toml:"organisation"` // what it says of itself before its officers have spoken
