@@ -39,6 +39,7 @@ type Attempt struct {
 	Release  image.Digest `json:"release"` // SHA-256 of the release's signed description
 	Stage    Stage        `json:"stage"`
 	Starts   int          `json:"starts"`            // of the new release, as far as it came to say so
+	Budget   int          `json:"budget"`            // seconds that a trial may take (image.Release.Trial); 0: DefaultBudget
 	Marks    []Mark       `json:"marks"`             // when each stage was reached
 	Baseline []Result     `json:"baseline"`          // of all journeys and modules before the update
 	Results  []Result     `json:"results,omitempty"` // of the same in the trial
@@ -63,8 +64,9 @@ type Result struct {
 
 // Failure is why an attempt was undone.
 type Failure struct {
-	Check   string `json:"check"` // what failed: start, migration, module, journey, time, store...
+	Check   string `json:"check"` // what failed: one of the constants CheckStart to CheckStore
 	Module  string `json:"module,omitempty"`
-	Problem string `json:"problem"`          // in a sentence
-	Output  string `json:"output,omitempty"` // the last lines that were printed or logged
+	Journey string `json:"journey,omitempty"` // of the module, where one failed
+	Problem string `json:"problem"`           // in a sentence
+	Output  string `json:"output,omitempty"`  // the last lines that were printed or logged
 }
