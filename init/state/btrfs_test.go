@@ -1,138 +1,25 @@
 package state
 
 import (
-	"bytes"
-	"compress/bzip2"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
-	"strconv"
-	"sync"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"allotment/init/plan"
+	"allotment/init/state/btrfs"
+	"allotment/init/state/btrfs/btrfstest"
 )
 
-// onBtrfs runs the body with a store on a btrfs of 512 MiB of its own, mounted in a thread of its own. It skips the test
-// where the machine cannot do that. testdata/empty.btrfs.bz2 is what
-//
-//	truncate -s 512M x; mkfs.btrfs -L state -U 00000000-0000-4000-8000-000000000001 x; bzip2 -9 x
-//
-// makes.
+// onBtrfs runs the body with a store on a btrfs of 512 MiB of its own. It skips the test where the machine cannot do that.
 func onBtrfs(t *testing.T, body func(s *Store)) {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
-	}
-	file := filepath.Join(t.TempDir(), "btrfs")
-	if err := unpack(file); err != nil {
-		t.Fatal(err)
-	}
 	s := store(t, nil)
-	done := make(chan error)
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends and its mounts with it
-		if err := mountFile(file, s.Root); err != nil {
-			done <- err
-			return
-		}
-		body(s)
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	if err := <-done; errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) {
-		t.Skipf("this machine cannot mount btrfs: %v", err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// blocks are the image's blocks of 64 KiB that are not zero, by their places, and its size.
-var blocks = sync.OnceValues(func() (map[int64][]byte, int64) {
-	in, err := os.Open("testdata/empty.btrfs.bz2")
-	if err != nil {
-		panic(err)
-	}
-	defer in.Close()
-	all, zero := map[int64][]byte{}, make([]byte, 64<<10)
-	r := bzip2.NewReader(in)
-	for at := int64(0); ; at += int64(len(zero)) {
-		block := make([]byte, len(zero))
-		if _, err := io.ReadFull(r, block); err == io.EOF {
-			return all, at
-		} else if err != nil {
-			panic(err)
-		}
-		if !bytes.Equal(block, zero) {
-			all[at] = block
-		}
-	}
-})
-
-func unpack(file string) error {
-	out, err := os.Create(file)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	all, size := blocks()
-	for at, b := range all {
-		if _, err := out.WriteAt(b, at); err != nil {
-			return err
-		}
-	}
-	return out.Truncate(size)
-}
-
-// mountFile mounts the image through a loop device that goes away with the mount.
-func mountFile(file, root string) error {
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return err
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return err
-	}
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer control.Close()
-	image, err := os.OpenFile(file, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer image.Close()
-	for {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return err
-		}
-		name := "/dev/loop" + strconv.Itoa(n)
-		loop, err := os.OpenFile(name, os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		config := unix.LoopConfig{Fd: uint32(image.Fd())}
-		config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
-		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
-		if errors.Is(err, unix.EBUSY) { // somebody else took it
-			loop.Close()
-			continue
-		}
-		if err == nil {
-			err = unix.Mount(name, root, "btrfs", unix.MS_NOATIME, "compress=zstd:3")
-		}
-		return errors.Join(err, loop.Close())
-	}
+	btrfstest.Run(t, btrfstest.Make(t), s.Root, func() { body(s) })
 }
 
 // fillUp writes bytes that cannot be compressed, and returns how many were taken.
@@ -155,7 +42,7 @@ func fillUp(path string, most int) (int, error) {
 
 func TestVolumeIsLimited(t *testing.T) {
 	onBtrfs(t, func(s *Store) {
-		if err := errors.Join(enableQuota(s.Root), enableQuota(s.Root), s.limitVolumes()); err != nil {
+		if err := errors.Join(btrfs.EnableQuota(s.Root), btrfs.EnableQuota(s.Root), s.limitVolumes()); err != nil {
 			t.Error(err)
 			return
 		}
@@ -169,7 +56,7 @@ func TestVolumeIsLimited(t *testing.T) {
 		if !errors.Is(err, unix.EDQUOT) || n < 15<<20 {
 			t.Errorf("wrote %d bytes: %v", n, err)
 		}
-		if err := syncFS(s.Root); err != nil {
+		if err := btrfs.Sync(s.Root); err != nil {
 			t.Error(err)
 		}
 		u, err := s.Usage("web", "db")
@@ -189,7 +76,7 @@ func TestVolumeIsLimited(t *testing.T) {
 		if _, err := s.Volume("web", v); err != nil {
 			t.Error(err)
 		}
-		if err := errors.Join(os.Remove(filepath.Join(path, "a")), syncFS(s.Root)); err != nil {
+		if err := errors.Join(os.Remove(filepath.Join(path, "a")), btrfs.Sync(s.Root)); err != nil {
 			t.Error(err)
 		}
 		if u, err := s.Usage("web", "db"); err != nil || u.Used > 9<<20 || u.Near() {
@@ -202,7 +89,7 @@ func TestVolumeIsLimited(t *testing.T) {
 func TestVolumeWithoutQuotaIsNotLimited(t *testing.T) {
 	onBtrfs(t, func(s *Store) {
 		path := filepath.Join(s.Root, "db")
-		if err := createSubvolume(path); err != nil {
+		if err := btrfs.CreateSubvolume(path); err != nil {
 			t.Error(err)
 			return
 		}
@@ -214,7 +101,7 @@ func TestVolumeWithoutQuotaIsNotLimited(t *testing.T) {
 
 func TestVolumesLeaveRoomForTheSystem(t *testing.T) {
 	onBtrfs(t, func(s *Store) {
-		if err := errors.Join(enableQuota(s.Root), s.limitVolumes()); err != nil {
+		if err := errors.Join(btrfs.EnableQuota(s.Root), s.limitVolumes()); err != nil {
 			t.Error(err)
 			return
 		}
@@ -240,11 +127,11 @@ func TestVolumesLeaveRoomForTheSystem(t *testing.T) {
 			t.Errorf("the system wrote %d bytes: %v", n, err)
 		}
 		// The next boot must not take what volumes hold for the system's.
-		before, err := s.usage(allVolumes)
+		before, err := s.usage(btrfs.AllVolumes)
 		if err := errors.Join(err, s.limitVolumes()); err != nil {
 			t.Error(err)
 		}
-		if after, err := s.usage(allVolumes); err != nil || max(after.Limit-before.Limit, before.Limit-after.Limit) > 48<<20 {
+		if after, err := s.usage(btrfs.AllVolumes); err != nil || max(after.Limit-before.Limit, before.Limit-after.Limit) > 48<<20 {
 			t.Errorf("the limit went from %d to %d, %v", before.Limit, after.Limit, err)
 		}
 	})
@@ -252,7 +139,7 @@ func TestVolumesLeaveRoomForTheSystem(t *testing.T) {
 
 func TestVolumeLooks(t *testing.T) {
 	onBtrfs(t, func(s *Store) {
-		if err := enableQuota(s.Root); err != nil {
+		if err := btrfs.EnableQuota(s.Root); err != nil {
 			t.Error(err)
 			return
 		}
@@ -271,10 +158,8 @@ func TestVolumeLooks(t *testing.T) {
 			if err := os.WriteFile(file, nil, 0o600); err != nil {
 				t.Error(err)
 			}
-			var flags int32
-			err = ioctl(file, "get flags", unix.FS_IOC_GETFLAGS, unsafe.Pointer(&flags))
-			if err != nil || (flags&noCOWFlag != 0) != v.NoCOW {
-				t.Errorf("flags of a file are %x, %v, want no-cow %t", flags, err, v.NoCOW)
+			if got, err := btrfs.NoCOW(file); err != nil || got != v.NoCOW {
+				t.Errorf("no-cow of a file is %t, %v, want %t", got, err, v.NoCOW)
 			}
 			v.NoCOW = false // by the next release
 			if err := os.Remove(file); err != nil {
@@ -286,7 +171,7 @@ func TestVolumeLooks(t *testing.T) {
 
 func TestVolumeFormat(t *testing.T) {
 	onBtrfs(t, func(s *Store) {
-		if err := enableQuota(s.Root); err != nil {
+		if err := btrfs.EnableQuota(s.Root); err != nil {
 			t.Error(err)
 			return
 		}
@@ -317,8 +202,11 @@ func TestVolumeFormat(t *testing.T) {
 
 func TestDisk(t *testing.T) {
 	onBtrfs(t, func(s *Store) {
+		if err := errors.Join(btrfs.EnableQuota(s.Root), s.limitVolumes()); err != nil {
+			t.Fatal(err)
+		}
 		d, err := s.Disk()
-		if err != nil || d.Total != 512<<20 || d.Free <= 0 || d.Free > d.Total {
+		if err != nil || d.Total != 512<<20 || d.Free <= 0 || d.Free > d.Total || d.Volumes.Limit <= 0 {
 			t.Errorf("got %+v, %v", d, err)
 		}
 	})
@@ -328,16 +216,15 @@ func TestVolumeShare(t *testing.T) {
 	const gib = 1 << 30
 	for _, c := range []struct {
 		disk Disk
-		used int64
 		want int64
 	}{
-		{Disk{20 * gib, 18 * gib}, 0, 16 * gib},
-		{Disk{20 * gib, 8 * gib}, 10 * gib, 16 * gib},
-		{Disk{2 * gib, 1 * gib}, 0, gib - minReserve},
-		{Disk{1 * gib, 0}, 0, gib / 10}, // full of something else: still some
+		{Disk{20 * gib, 18 * gib, Usage{}}, 16 * gib},
+		{Disk{20 * gib, 8 * gib, Usage{Used: 10 * gib}}, 16 * gib},
+		{Disk{2 * gib, 1 * gib, Usage{}}, gib - minReserve},
+		{Disk{1 * gib, 0, Usage{}}, gib / 10}, // full of something else: still some
 	} {
-		if got := volumeShare(c.disk, c.used); got != c.want {
-			t.Errorf("%+v with %d used: got %d, want %d", c.disk, c.used, got, c.want)
+		if got := volumeShare(c.disk); got != c.want {
+			t.Errorf("%+v: got %d, want %d", c.disk, got, c.want)
 		}
 	}
 }
@@ -345,13 +232,13 @@ func TestVolumeShare(t *testing.T) {
 // What a module could do if its containers might use btrfs' own requests: this is why init/container forbids them.
 func TestSubvolumesEscapeTheLimit(t *testing.T) {
 	onBtrfs(t, func(s *Store) {
-		if err := enableQuota(s.Root); err != nil {
+		if err := btrfs.EnableQuota(s.Root); err != nil {
 			t.Error(err)
 			return
 		}
 		path, err := s.Volume("web", plan.Volume{Name: "db", Quota: 16 << 20})
 		if err == nil {
-			err = createSubvolume(filepath.Join(path, "mine"))
+			err = btrfs.CreateSubvolume(filepath.Join(path, "mine"))
 		}
 		if err != nil {
 			t.Error(err)

@@ -10,10 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"allotment/image"
 	"allotment/image/layer"
+	"allotment/init/state/btrfs"
 )
 
 // Layer returns the path of a layer whose fs-verity digest was measured, so that the kernel gives no other bytes.
@@ -83,15 +82,15 @@ const unfinished = ".new"
 // checkLayer makes sure of one layer, which a fresh image has at offset of the partition.
 func (s *Store) checkLayer(ctx context.Context, l image.Layer, offset int64) error {
 	path := s.layerPath(layer.FileName(l.Digest))
-	damage := checkVerity(path, l.Digest)
+	damage := btrfs.CheckVerity(path, l.Digest)
 	if damage == nil {
-		return setImmutable(path, true)
+		return btrfs.SetImmutable(path, true)
 	}
 	if !errors.Is(damage, fs.ErrNotExist) {
 		s.Log.Warn("layer is damaged", "layer", l.Name, "digest", l.Digest.Short(), "error", damage)
 		// The file stays until a whole one takes its name: what failed may have been the reading, and there is no other
 		// copy once the seed is overwritten.
-		_ = setImmutable(path, false)
+		_ = btrfs.SetImmutable(path, false)
 	}
 	if s.Seed.Size == 0 {
 		return errors.Join(damage, errors.New("the image has no seed"))
@@ -116,19 +115,19 @@ func (s *Store) copyFromSeed(ctx context.Context, l image.Layer, offset int64, p
 	if err := copyFile(ctx, tmp, io.NewSectionReader(source, offset, l.Size), l.Size); err != nil {
 		return err
 	}
-	if err := enableVerity(tmp); err != nil {
+	if err := btrfs.EnableVerity(tmp); err != nil {
 		return err
 	}
-	if err := checkVerity(tmp, l.Digest); err != nil {
+	if err := btrfs.CheckVerity(tmp, l.Digest); err != nil {
 		return err
 	}
-	if err := syncFS(tmp); err != nil {
+	if err := btrfs.Sync(tmp); err != nil {
 		return err
 	}
 	if err := os.Rename(tmp, path); err != nil {
 		return err
 	}
-	return setImmutable(path, true) // not before: an immutable file cannot be renamed
+	return btrfs.SetImmutable(path, true) // not before: an immutable file cannot be renamed
 }
 
 // copyFile makes a file of size bytes, and stops when ctx ends.
@@ -148,23 +147,4 @@ func copyFile(ctx context.Context, path string, r io.Reader, size int64) error {
 		}
 	}
 	return f.Close() // fs-verity is not enabled while someone writes
-}
-
-// checkVerity is an error if the file's fs-verity digest is not d.
-func checkVerity(path string, d image.Digest) error {
-	got, err := measureVerity(path)
-	if errors.Is(err, unix.ENODATA) {
-		// A whole file whose fs-verity a cut has undone.
-		if err := enableVerity(path); err != nil {
-			return err
-		}
-		got, err = measureVerity(path)
-	}
-	if err != nil {
-		return err
-	}
-	if got != d {
-		return fmt.Errorf("fs-verity digest is %s, want %s", got.Short(), d.Short())
-	}
-	return nil
 }

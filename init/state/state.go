@@ -16,6 +16,7 @@ import (
 
 	"allotment/image"
 	"allotment/init/reaper"
+	"allotment/init/state/btrfs"
 )
 
 // partitionName is the state partition's name in the partition table.
@@ -70,7 +71,7 @@ func (s *Store) fill(ctx context.Context) error {
 			return fmt.Errorf("cannot lay out the state: %w", err)
 		}
 	}
-	if err := enableQuota(s.Root); err != nil {
+	if err := btrfs.EnableQuota(s.Root); err != nil {
 		return fmt.Errorf("cannot count what volumes take: %w", err)
 	}
 	if err := s.checkLayers(ctx); err != nil {
@@ -84,12 +85,12 @@ func (s *Store) fill(ctx context.Context) error {
 		if err := os.WriteFile(mark, nil, 0o644); err != nil {
 			return fmt.Errorf("cannot mark the store as seeded: %w", err)
 		}
-		if err := syncFS(s.Root); err != nil {
+		if err := btrfs.Sync(s.Root); err != nil {
 			return fmt.Errorf("cannot mark the store as seeded: %w", err)
 		}
 	}
 	// Only now: growing gives the seed's place to the file system.
-	if err := resizeMax(s.Root); err != nil {
+	if err := btrfs.ResizeMax(s.Root); err != nil {
 		return fmt.Errorf("cannot grow the state's file system: %w", err)
 	}
 	if err := s.limitVolumes(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"allotment/init/plan"
+	"allotment/init/state/btrfs"
 )
 
 func (s *Store) volumePath(module, volume string) string {
@@ -40,7 +41,7 @@ func (s *Store) makeVolume(path string, v plan.Volume) error {
 		return err
 	}
 	tmp := filepath.Join(dir, "."+v.Name+".new") // may be left from a cut
-	if err := createSubvolume(tmp); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := btrfs.CreateSubvolume(tmp); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if err := os.Chmod(tmp, 0o750); err != nil {
@@ -54,17 +55,17 @@ func (s *Store) makeVolume(path string, v plan.Volume) error {
 
 // limitVolume gives the volume at path what this release declares, which may differ from what it had.
 func (s *Store) limitVolume(path string, v plan.Volume) error {
-	if err := setNoCOW(path, v.NoCOW); err != nil {
+	if err := btrfs.SetNoCOW(path, v.NoCOW); err != nil {
 		return err
 	}
-	id, err := subvolumeID(path)
+	id, err := btrfs.SubvolumeID(path)
 	if err != nil {
 		return err
 	}
-	if err := assign(s.Root, id); err != nil {
+	if err := btrfs.Assign(s.Root, id); err != nil {
 		return err
 	}
-	return setLimit(s.Root, id, v.Quota)
+	return btrfs.SetLimit(s.Root, id, v.Quota)
 }
 
 // formatAttribute is the extended attribute of a volume's folder that holds the version of its content. Modules can
@@ -93,12 +94,12 @@ func (s *Store) Format(module, volume string) (int, error) {
 // note is.
 func (s *Store) SetFormat(module, volume string, format int) error {
 	path := s.volumePath(module, volume)
-	err := syncFS(path)
+	err := btrfs.Sync(path)
 	if err == nil {
 		err = unix.Setxattr(path, formatAttribute, []byte(strconv.Itoa(format)), 0)
 	}
 	if err == nil {
-		err = syncFS(path)
+		err = btrfs.Sync(path)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot note format %d of %q: %w", format, path, err)
