@@ -28,6 +28,7 @@ type Part struct {
 	Size   int64  `json:"size"`             // bytes
 	Verity Digest `json:"verity,omitempty"` // of a layer: its fs-verity digest, by which the store names it
 	Pack   Blob   `json:"pack"`             // from which any device can make the part, see docs/formats/delta.md
+	Index  Blob   `json:"index"`            // of Pack: hashes of its extents, so that ranges of it can be checked
 }
 
 // Blob is a file that any web server can give.
