@@ -38,13 +38,15 @@ type Attempt struct {
 	To       System       `json:"to"`
 	Release  image.Digest `json:"release"` // SHA-256 of the release's signed description
 	Stage    Stage        `json:"stage"`
-	Starts   int          `json:"starts"`            // of the new release, as far as it came to say so
-	Budget   int          `json:"budget"`            // seconds that a trial may take (image.Release.Trial); 0: DefaultBudget
-	Marks    []Mark       `json:"marks"`             // when each stage was reached
-	Baseline []Result     `json:"baseline"`          // of all journeys and modules before the update
-	Results  []Result     `json:"results,omitempty"` // of the same in the trial
-	Failure  *Failure     `json:"failure,omitempty"` // why it was undone
-	ByHand   bool         `json:"byHand,omitempty"`  // an officer asked to go back, nothing failed
+	Starts   int          `json:"starts"`             // of the new release, as far as it came to say so
+	Untried  int          `json:"untried,omitempty"`  // times that it was armed and the boot loader did not start it
+	Forwards int          `json:"forwards,omitempty"` // times that the old release was started after this one was committed
+	Budget   int          `json:"budget"`             // seconds that a trial may take (image.Release.Trial); 0: DefaultBudget
+	Marks    []Mark       `json:"marks"`              // when each stage was reached
+	Baseline []Result     `json:"baseline"`           // of all journeys and modules before the update
+	Results  []Result     `json:"results,omitempty"`  // of the same in the trial
+	Failure  *Failure     `json:"failure,omitempty"`  // why it was undone
+	ByHand   bool         `json:"byHand,omitempty"`   // an officer asked to go back, nothing failed
 }
 
 // Mark is when a stage was reached, by the box's clock.
