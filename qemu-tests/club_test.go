@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"allotment/image"
 	"allotment/qemu-tests/vm"
 )
 
@@ -17,7 +18,7 @@ type club struct {
 // TestClub uses every module of the garden club from outside one box, as visitors, members and officers do, takes the
 // power away, and looks whether everything is still there.
 func TestClub(t *testing.T) {
-	c := bootClub(t)
+	c := bootClub(t, image.AMD64, "directory", "web", "chat", "calendar")
 	defer showLogs(t, c.VM)
 	again := map[string]func(*testing.T){}
 	modules := []struct {
@@ -44,10 +45,21 @@ func TestClub(t *testing.T) {
 	report(t, c.VM, "directory", "calendar", "chat", "web")
 }
 
-// bootClub boots a developer image of the garden club and makes five members.
-func bootClub(t *testing.T) *club {
+// TestClubARM64 uses the modules that most of the others need, on the other architecture.
+func TestClubARM64(t *testing.T) {
+	full(t)
+	c := bootClub(t, image.ARM64, "directory", "calendar")
+	defer showLogs(t, c.VM)
+	useDirectory(t, c)
+	useCalendar(t, c)
+	report(t, c.VM, "directory", "calendar")
+}
+
+// bootClub boots a developer image of the garden club with these modules and makes five members.
+func bootClub(t *testing.T, arch image.Arch, modules ...string) *club {
 	t.Helper()
-	m := bootImage(t, clubImage(t), vm.Options{Forward: []int{80, ldapPort, 5222}, Limit: vm.Patience(25 * time.Minute)})
+	m := bootImage(t, clubImage(t, arch, modules), vm.Options{Arch: arch, Forward: []int{80, ldapPort, 5222},
+		Limit: vm.Patience(25 * time.Minute)})
 	return &club{m, accounts(t, m, 5)}
 }
 

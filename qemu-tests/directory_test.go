@@ -32,10 +32,16 @@ func useDirectory(t *testing.T, c *club) (again func(*testing.T)) {
 
 	mustRun(t, c.API(), "journey", "directory")
 	mustRun(t, c.API(), "repair", "directory")
-	mustRun(t, c.API(), "backup", "directory", "dump", "verify", "restore-test")
-
+	mustRun(t, c.API(), "backup", "directory", "dump", "verify")
 	before, err := c.API().Module(t.Context(), "directory")
 	if err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, c.API(), "backup", "directory", "restore", "restore-test") // slapd does not run while it is restored
+	awaitNewProcess(t, c.API(), before, "slapd")
+	c.mustBeAMember(t, "user04")
+
+	if before, err = c.API().Module(t.Context(), "directory"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.API().Signal(t.Context(), before.Services[0].PID, "SIGKILL"); err != nil {

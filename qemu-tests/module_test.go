@@ -18,8 +18,8 @@ import (
 	"allotment/qemu-tests/vm"
 )
 
-// clubImage builds a developer image of the garden club.
-func clubImage(t *testing.T) string {
+// clubImage builds a developer image of the garden club with these modules of its.
+func clubImage(t *testing.T, arch image.Arch, modules []string) string {
 	t.Helper()
 	needMachines(t)
 	source, err := builder.FindSource(".")
@@ -36,6 +36,8 @@ func clubImage(t *testing.T) string {
 		t.Fatal(err)
 	}
 	p.Name, p.Channel, p.Developer, p.Outputs = "garden-club-developer", "candidate", true, []string{"qcow2"}
+	p.ModuleNames = modules
+	p.Modules = slices.DeleteFunc(p.Modules, func(m *profile.ModuleSpec) bool { return !slices.Contains(modules, m.Name) })
 	dir, err := cache.Default()
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +46,7 @@ func clubImage(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	result, err := builder.Build(t.Context(), builder.Options{Profile: p, Lock: l, Source: source, Arch: image.AMD64,
+	result, err := builder.Build(t.Context(), builder.Options{Profile: p, Lock: l, Source: source, Arch: arch,
 		Keys: keys, Out: dir.Path("qemu-tests", "out"), Cache: dir, Progress: progress.Silent{}})
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +64,10 @@ func bootImage(t *testing.T, path string, o vm.Options) *vm.VM {
 	root := toolRoot(t)
 	o.Dir = t.TempDir()
 	o.Tools = root.With(filepath.Dir(path), o.Dir)
-	o.Firmware, o.Disk, o.DiskSize = vm.BIOS, path, diskSize
+	o.Firmware, o.Disk, o.DiskSize = vm.UEFI, path, diskSize
+	if o.Arch.BootsBIOS() {
+		o.Firmware = vm.BIOS // which is up sooner
+	}
 	m := start(t, o)
 	mustBeReady(t, m)
 	return m
