@@ -5,7 +5,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -50,7 +49,7 @@ func (s *Source) Fetch(ctx context.Context, ref string, arch image.Arch) (*Image
 	if err != nil {
 		return nil, err
 	}
-	dir, err := s.Cache.Make(ctx, "images", cache.Key(ref, arch, policy), func(tmp string) error {
+	dir, err := s.Cache.Make(ctx, "images", cache.Key("documents", ref, arch, policy), func(tmp string) error {
 		step := s.Report.Step("fetch image "+ref, 0)
 		err := s.fetch(ctx, ref, arch, tmp)
 		step.Done(err)
@@ -59,32 +58,23 @@ func (s *Source) Fetch(ctx context.Context, ref string, arch image.Arch) (*Image
 	if err != nil {
 		return nil, fmt.Errorf("cannot use image %q: %w", ref, err)
 	}
-	return open(dir, ref)
+	return open(dir, ref, arch)
 }
 
-// description is what the cache keeps of an image besides its layers.
-type description struct {
-	Manifest image.Digest
-	Layers   []v1.Hash // of the uncompressed tar files
-	Config   v1.Config
-}
-
-const describedIn = "image.json"
-
-// fetch makes the folder dir: the layers as tar files, and a description.
+// fetch makes the folder dir: the layers as tar files, and the documents that name them.
 func (s *Source) fetch(ctx context.Context, ref string, arch image.Arch, dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
 	blobs := filepath.Join(dir, "layout")
-	if err := s.Tools.Run(ctx, s.command(ref, arch, blobs)); err != nil {
+	if err := s.Tools.Run(ctx, s.copy(ref, arch, blobs)); err != nil {
 		return explain(err)
 	}
-	img, err := single(blobs)
+	d, err := s.documents(ctx, ref, arch, dir)
 	if err != nil {
 		return err
 	}
-	d, err := describe(img, arch)
+	img, err := single(blobs)
 	if err != nil {
 		return err
 	}
@@ -92,35 +82,35 @@ func (s *Source) fetch(ctx context.Context, ref string, arch image.Arch, dir str
 	if err != nil {
 		return err
 	}
+	if len(layers) != len(d.config.RootFS.DiffIDs) {
+		return fmt.Errorf("it has %d layers, and names %d", len(layers), len(d.config.RootFS.DiffIDs))
+	}
 	for i, l := range layers {
-		if err := unpack(ctx, l, filepath.Join(dir, layerName(i))); err != nil {
+		if err := unpack(ctx, l, d.config.RootFS.DiffIDs[i], filepath.Join(dir, layerName(i))); err != nil {
 			return fmt.Errorf("cannot unpack layer %d: %w", i, err)
 		}
-	}
-	b, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(dir, describedIn), b, 0o644); err != nil {
-		return err
 	}
 	return os.RemoveAll(blobs)
 }
 
 func layerName(i int) string { return strconv.Itoa(i) + ".tar" }
 
-// command asks skopeo for the image. Signatures are judged and then left behind, as an OCI layout cannot hold all kinds.
-// Keys are named in the policy relative to its folder, in which skopeo therefore runs.
-func (s *Source) command(ref string, arch image.Arch, to string) run.Command {
-	args := []string{"--policy", "policy.json", "--override-os", "linux", "--override-arch", string(arch)}
+// copy asks skopeo for the image. Signatures are judged and then left behind, as an OCI layout cannot hold all kinds.
+func (s *Source) copy(ref string, arch image.Arch, to string) run.Command {
+	return s.skopeo("--override-os", "linux", "--override-arch", string(arch),
+		"copy", "--quiet", "--retry-times", "3", "--remove-signatures", "docker://"+ref, "oci:"+to+":image")
+}
+
+// skopeo runs it under the policy. Keys are named there relative to its folder, in which skopeo therefore runs.
+func (s *Source) skopeo(more ...string) run.Command {
+	args := []string{"--policy", "policy.json"}
 	if _, err := os.Stat(filepath.Join(s.Policy, "registries.d")); err == nil {
 		args = append(args, "--registries.d", "registries.d")
 	}
 	if _, err := os.Stat(filepath.Join(s.Policy, mirrors)); err == nil {
 		args = append(args, "--registries-conf", mirrors)
 	}
-	args = append(args, "copy", "--quiet", "--retry-times", "3", "--remove-signatures", "docker://"+ref, "oci:"+to+":image")
-	c := run.Command{Name: "skopeo", Args: args, Dir: s.Policy, Env: proxies()}
+	c := run.Command{Name: "skopeo", Args: append(args, more...), Dir: s.Policy, Env: proxies()}
 	if auth := os.Getenv("REGISTRY_AUTH_FILE"); auth != "" {
 		c.Env = append(c.Env, "REGISTRY_AUTH_FILE="+auth)
 	}
@@ -162,30 +152,8 @@ func single(dir string) (v1.Image, error) {
 	return index.Image(m.Manifests[0].Digest)
 }
 
-func describe(img v1.Image, arch image.Arch) (*description, error) {
-	c, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	if c.OS != "linux" || c.Architecture != string(arch) {
-		return nil, fmt.Errorf("it is for %s/%s, not linux/%s", c.OS, c.Architecture, arch)
-	}
-	digest, err := img.Digest()
-	if err != nil {
-		return nil, err
-	}
-	d := &description{Layers: c.RootFS.DiffIDs, Config: c.Config}
-	d.Manifest, err = image.ParseDigest(digest.String())
-	return d, err
-}
-
-// unpack writes a layer's uncompressed bytes to a new file. The library measures them against the layer's DiffID where
-// it decompresses, and this measures them once more where it does not.
-func unpack(ctx context.Context, l v1.Layer, to string) error {
-	want, err := l.DiffID()
-	if err != nil {
-		return err
-	}
+// unpack writes a layer's uncompressed bytes, which must have the digest want, to a new file.
+func unpack(ctx context.Context, l v1.Layer, want v1.Hash, to string) error {
 	r, err := l.Uncompressed()
 	if err != nil {
 		return err
@@ -225,19 +193,14 @@ func (r *reader) Read(p []byte) (int, error) {
 	return r.r.Read(p)
 }
 
-// open reads what fetch made, and measures it again, for damage: whoever can write the cache can also write what the layers
-// are measured against.
-func open(dir, ref string) (*Image, error) {
-	b, err := os.ReadFile(filepath.Join(dir, describedIn))
+// open reads what fetch made, and measures it again, from the digest in the reference down to the layers.
+func open(dir, ref string, arch image.Arch) (*Image, error) {
+	d, err := readDocuments(dir, ref, arch)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cannot use %q: %w; remove the folder", dir, err)
 	}
-	var d description
-	if err := json.Unmarshal(b, &d); err != nil {
-		return nil, fmt.Errorf("cannot read %q: %w", filepath.Join(dir, describedIn), err)
-	}
-	img := &Image{Reference: ref, Manifest: d.Manifest, Config: d.Config}
-	for i, want := range d.Layers {
+	img := &Image{Reference: ref, Manifest: d.digest, Config: d.config.Config}
+	for i, want := range d.config.RootFS.DiffIDs {
 		name := filepath.Join(dir, layerName(i))
 		f, err := os.Open(name)
 		if err != nil {

@@ -245,15 +245,59 @@ func TestSignedImageIsFetchedAndFlattened(t *testing.T) {
 		t.Errorf("extended attributes: %q", app.Xattrs)
 	}
 
-	// Guards: a layer changed in the cache is not used.
-	f, err := os.OpenFile(img.Layers[1], os.O_WRONLY, 0)
+	// Guards: what was changed in the cache is not used.
+	dir := filepath.Dir(img.Layers[1])
+	for name, want := range map[string]string{
+		layerName(1): "its digest is", pinnedFile: "the digest of pinned.json is", manifestFile: "the digest of manifest.json is",
+		configFile: "the digest of config.json is",
+	} {
+		before, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), " "+string(before))
+		if _, err := s.Fetch(t.Context(), w.ref, image.AMD64); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a changed %s: %v", name, err)
+		}
+		write(t, filepath.Join(dir, name), string(before))
+	}
+	if _, err := s.Fetch(t.Context(), w.ref, image.AMD64); err != nil {
+		t.Errorf("what is as it was: %v", err)
+	}
+}
+
+// An index leads to the image of each architecture.
+func TestIndex(t *testing.T) {
+	if testing.Short() {
+		t.Skip("needs the tool root")
+	}
+	w := newWorld(t)
+	img := testImage(t)
+	index := mutate.AppendManifests(empty.Index,
+		mutate.IndexAddendum{Add: empty.Image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}},
+		mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
+	tag, err := name.NewTag(w.host+"/many:latest", name.Insecure)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.WriteAt([]byte("X"), 3)
-	f.Close()
-	if _, err := s.Fetch(t.Context(), w.ref, image.AMD64); err == nil || !strings.Contains(err.Error(), "its digest is") {
-		t.Errorf("a changed layer: %v", err)
+	if err := remote.WriteIndex(tag, index); err != nil {
+		t.Fatal(err)
+	}
+	all, err := index.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := img.Digest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := w.source(t, w.policy(t, `{"default": [{"type": "insecureAcceptAnything"}]}`))
+	got, err := s.Fetch(t.Context(), w.host+"/many@"+all.String(), image.AMD64)
+	if err != nil || string(got.Manifest) != own.String() || len(got.Layers) != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if _, err := s.Fetch(t.Context(), w.host+"/many@"+all.String(), image.ARM64); err == nil {
+		t.Error("there is an image for an architecture that the index does not have")
 	}
 }
 
