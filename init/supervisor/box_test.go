@@ -84,7 +84,7 @@ func (*formats) Volume(string, plan.Volume) (string, error) { return "", nil }
 func (*formats) Usage(string, string) (state.Usage, error) {
 	return state.Usage{Used: 95, Limit: 100}, nil
 }
-func (*formats) Disk() (state.Disk, error) { return state.Disk{Total: 100, Free: 50}, nil }
+func (*formats) Disk() (state.Disk, error) { return roomy, nil }
 func (*formats) Close() error              { return nil }
 
 func (f *formats) Format(module, volume string) (int, error) {

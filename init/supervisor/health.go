@@ -115,8 +115,9 @@ func (s *Supervisor) diskLamp() api.Lamp {
 	if err != nil {
 		return api.Lamp{What: "disk", Level: api.Bad, Text: err.Error()}
 	}
-	l := api.Lamp{What: "disk", Text: fmt.Sprintf("%d of %d MiB are free", d.Free>>20, d.Total>>20)}
-	l.Level = left(d.Free, d.Total, diskFair, diskBad)
+	room := min(d.Free, max(d.Volumes.Limit-d.Volumes.Used, 0))
+	l := api.Lamp{What: "disk", Text: fmt.Sprintf("%d of %d MiB are free, %d for modules", d.Free>>20, d.Total>>20, room>>20)}
+	l.Level = worse(left(d.Free, d.Total, diskFair, diskBad), left(room, d.Volumes.Limit, diskFair, diskBad))
 	if len(s.fullVolumes) > 0 {
 		l.Level, l.Text = worse(l.Level, api.Fair), l.Text+"; nearly full: "+strings.Join(s.fullVolumes, ", ")
 	}

@@ -386,5 +386,5 @@ func (openState) Volume(string, plan.Volume) (string, error) { return "", nil }
 func (openState) Format(string, string) (int, error)         { return 0, nil }
 func (openState) SetFormat(string, string, int) error        { return nil }
 func (openState) Usage(string, string) (state.Usage, error)  { return state.Usage{}, nil }
-func (openState) Disk() (state.Disk, error)                  { return state.Disk{Total: 100, Free: 50}, nil }
+func (openState) Disk() (state.Disk, error)                  { return roomy, nil }
 func (openState) Close() error                               { return nil }
