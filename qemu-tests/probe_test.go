@@ -53,7 +53,7 @@ func buildProbe() (*built, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer registry.close()
+	defer registry.Close()
 	p, err := profile.Load(filepath.Join(own, "profiles", "probe.toml"))
 	if err != nil {
 		return nil, err

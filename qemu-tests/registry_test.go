@@ -4,67 +4,43 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
-	"fmt"
-	"io"
-	"log"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"allotment/builder/apt"
-	"allotment/builder/profile"
-	"allotment/builder/tools"
+	"allotment/builder/registry/registrytest"
+	"allotment/image"
 	"allotment/internal/cache"
-	"allotment/internal/progress"
 	"allotment/internal/run"
 )
 
 // foreignHost is the registry in the reference of the module foreign. Its policy sends who asks for it to our own.
-const foreignHost = "registry.example.org"
+const (
+	foreignHost = "registry.example.org"
+	foreignName = "probe/app"
+)
 
 // foreign is a registry in memory that has the image of the module foreign, and the policy that admits it.
 type foreign struct {
+	*registrytest.Registry
 	policy string // folder
-	server http.Server
 }
 
 // serveForeign pushes the image into a registry, signs it, and writes its digest into the module in the source folder.
 func serveForeign(ctx context.Context, dir cache.Dir, source, program string) (*foreign, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	f := &foreign{policy: filepath.Join(scratch, "registry")}
-	f.server.Handler = registry.New(registry.Logger(log.New(io.Discard, "", 0)))
-	go f.server.Serve(listener)
-	address := listener.Addr().String()
+	f := &foreign{registrytest.New(), filepath.Join(scratch, "registry")}
 	img, err := foreignImage(program)
 	if err != nil {
 		return nil, err
 	}
-	tag, err := name.NewTag(address+"/probe/app:latest", name.Insecure)
+	digest, err := f.Push(ctx, foreignName, img)
 	if err != nil {
 		return nil, err
 	}
-	if err := remote.Write(tag, img, remote.WithContext(ctx)); err != nil {
-		return nil, err
-	}
-	digest, err := img.Digest()
-	if err != nil {
-		return nil, err
-	}
-	if err := f.sign(ctx, dir, address, digest); err != nil {
+	if err := f.sign(ctx, dir, digest); err != nil {
 		return nil, err
 	}
 	file := filepath.Join(source, "modules", "foreign", "module.toml")
@@ -76,12 +52,8 @@ func serveForeign(ctx context.Context, dir cache.Dir, source, program string) (*
 }
 
 // sign writes the policy folder and signs the image with a key that it names, as the image's publisher would.
-func (f *foreign) sign(ctx context.Context, dir cache.Dir, address string, digest v1.Hash) error {
-	l, err := tools.Lock()
-	if err != nil {
-		return err
-	}
-	root, err := tools.OpenRegistry(ctx, dir, apt.New(dir, profile.Debian{}, l.Epoch), progress.Silent{})
+func (f *foreign) sign(ctx context.Context, dir cache.Dir, digest v1.Hash) error {
+	root, err := registrytest.Skopeo(ctx, dir)
 	if err != nil {
 		return err
 	}
@@ -91,7 +63,7 @@ func (f *foreign) sign(ctx context.Context, dir cache.Dir, address string, diges
 	text := map[string]string{
 		"policy.json": `{"default": [{"type": "reject"}], "transports": {"docker": {"` + foreignHost + `/probe": [` +
 			`{"type": "sigstoreSigned", "keyPath": "app.pub", "signedIdentity": {"type": "matchRepository"}}]}}}`,
-		"registries.conf":     "[[registry]]\nprefix = \"" + foreignHost + "\"\nlocation = \"" + address + "\"\ninsecure = true\n",
+		"registries.conf":     "[[registry]]\nprefix = \"" + foreignHost + "\"\nlocation = \"" + f.Host + "\"\ninsecure = true\n",
 		"registries.d/a.yaml": "default-docker:\n  use-sigstore-attachments: true\n",
 	}
 	for file, content := range text {
@@ -124,21 +96,12 @@ func (f *foreign) sign(ctx context.Context, dir cache.Dir, address string, diges
 	if err := os.WriteFile(filepath.Join(f.policy, "app.pub"), public, 0o644); err != nil {
 		return err
 	}
-	image := "docker://" + address + "/probe/app"
+	repository := "docker://" + f.Host + "/" + foreignName
 	return skopeo("--insecure-policy", "--registries.d", "registries.d", "copy", "--quiet", "--preserve-digests",
-		"--src-tls-verify=false", "--dest-tls-verify=false", "--sign-identity", foreignHost+"/probe/app:signed",
+		"--src-tls-verify=false", "--dest-tls-verify=false", "--sign-identity", foreignHost+"/"+foreignName+":signed",
 		"--sign-by-sigstore-private-key", filepath.Join(key, "app.private"), "--sign-passphrase-file", password,
-		image+"@"+digest.String(), image+":signed")
+		repository+"@"+digest.String(), repository+":signed")
 }
-
-// member is a member of a layer's tar file.
-type member struct {
-	tar.Header
-	text []byte
-}
-
-// netBind is the value of security.capability for cap_net_bind_service=ep (linux/capability.h, revision 2).
-const netBind = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
 // foreignImage has two layers: the second hides a file of the first, links to one, and changes another.
 func foreignImage(program string) (v1.Image, error) {
@@ -146,55 +109,22 @@ func foreignImage(program string) (v1.Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	link := func(kind byte, name, to string) member {
-		return member{Header: tar.Header{Typeflag: kind, Name: name, Linkname: to}}
+	type members = []registrytest.Member
+	file := func(name string, mode int64, text string) registrytest.Member {
+		return registrytest.File(name, mode, text, nil)
 	}
-	file := func(name string, mode int64, text string) member {
-		return member{tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode}, []byte(text)}
-	}
-	able := file("usr/bin/original", 0o755, string(probe))
-	able.PAXRecords = map[string]string{"SCHILY.xattr.security.capability": netBind, "SCHILY.xattr.user.note": "kept"}
-	layers := [][]member{
-		{able, file("etc/who", 0o644, "nobody\n"), file("srv/hidden", 0o644, "x"), file("srv/seen", 0o644, "y"),
-			link(tar.TypeSymlink, "bin", "usr/bin"), file("usr/bin/setuid", 0o4755, string(probe))},
-		{link(tar.TypeLink, "usr/bin/probe", "usr/bin/original"), file("etc/who", 0o644, "foreign\n"), file("srv/.wh.hidden", 0, "")},
-	}
-	img := v1.Image(empty.Image)
-	for _, members := range layers {
-		l, err := foreignLayer(members)
-		if err != nil {
-			return nil, err
-		}
-		if img, err = mutate.AppendLayers(img, l); err != nil {
-			return nil, err
-		}
-	}
-	c, err := img.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	c = c.DeepCopy()
-	c.OS, c.Architecture = "linux", "amd64"
-	c.Config.User, c.Config.Entrypoint = "0:0", []string{"/usr/bin/probe", "sleep"} // which count for nothing
-	return mutate.ConfigFile(img, c)
-}
-
-func foreignLayer(members []member) (v1.Layer, error) {
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, m := range members {
-		m.Size, m.Format = int64(len(m.text)), tar.FormatPAX
-		if err := w.WriteHeader(&m.Header); err != nil {
-			return nil, err
-		}
-		if _, err := w.Write(m.text); err != nil {
-			return nil, err
-		}
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	return tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
+	saysOfItself := v1.Config{User: "0:0", Entrypoint: []string{"/usr/bin/probe", "sleep"}} // which counts for nothing
+	return registrytest.Image(image.AMD64, saysOfItself,
+		members{
+			registrytest.File("usr/bin/original", 0o755, string(probe), map[string]string{
+				"security.capability": registrytest.NetBind, "user.note": "kept"}),
+			file("etc/who", 0o644, "nobody\n"), file("srv/hidden", 0o644, "x"), file("srv/seen", 0o644, "y"),
+			registrytest.Link(tar.TypeSymlink, "bin", "usr/bin"), file("usr/bin/setuid", 0o4755, string(probe)),
+		},
+		members{
+			registrytest.Link(tar.TypeLink, "usr/bin/probe", "usr/bin/original"), file("etc/who", 0o644, "foreign\n"),
+			file("srv/.wh.hidden", 0, ""),
+		})
 }
 
 // testRegistry looks at a module whose image came from a registry: its files are what the layers make together, and its
@@ -218,12 +148,4 @@ func (p probes) testRegistry(t *testing.T) {
 	p.mustFail(t, "foreign", order{What: "mount"}, "EPERM")
 	p.mustFail(t, "foreign", order{What: "create", Args: []string{"/srv/x"}}, "EROFS", "EACCES")
 	p.mustWork(t, "foreign", order{What: "create", Args: []string{"/data/x"}})
-}
-
-// close ends the registry.
-func (f *foreign) close() error {
-	if err := f.server.Close(); err != nil {
-		return fmt.Errorf("cannot end the registry: %w", err)
-	}
-	return nil
 }

@@ -2,9 +2,7 @@ package registry
 
 import (
 	"archive/tar"
-	"bytes"
 	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,16 +10,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-containerregistry/pkg/name"
-	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
-	"allotment/builder/apt"
-	"allotment/builder/profile"
+	"allotment/builder/registry/registrytest"
 	"allotment/builder/rootfs"
 	"allotment/builder/tools"
 	"allotment/image"
@@ -37,7 +30,7 @@ func TestMain(m *testing.M) {
 
 // world is a registry in memory with one image, a tool root with skopeo, and a key that signs.
 type world struct {
-	host  string // of the registry
+	*registrytest.Registry
 	ref   string // of the image, unsigned
 	tools *tools.Root
 	dir   string // with the keys
@@ -45,19 +38,13 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
-	t.Cleanup(server.Close)
-	w := &world{host: strings.TrimPrefix(server.URL, "http://"), dir: t.TempDir()}
+	w := &world{Registry: registrytest.New(), dir: t.TempDir()}
+	t.Cleanup(w.Close)
 	dir, err := cache.Default()
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := tools.Lock()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.tools, err = tools.OpenRegistry(t.Context(), dir, apt.New(dir, profile.Debian{}, l.Epoch), progress.Silent{})
-	if err != nil {
+	if w.tools, err = registrytest.Skopeo(t.Context(), dir); err != nil {
 		t.Fatal(err)
 	}
 	w.ref = w.push(t, "app", testImage(t))
@@ -67,18 +54,11 @@ func newWorld(t *testing.T) *world {
 // push puts an image into the registry and returns its reference by digest.
 func (w *world) push(t *testing.T, repository string, img v1.Image) string {
 	t.Helper()
-	tag, err := name.NewTag(w.host+"/"+repository+":latest", name.Insecure)
+	digest, err := w.Push(t.Context(), repository, img)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := remote.Write(tag, img); err != nil {
-		t.Fatal(err)
-	}
-	digest, err := img.Digest()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return w.host + "/" + repository + "@" + digest.String()
+	return w.Host + "/" + repository + "@" + digest.String()
 }
 
 // sign makes a key called key and signs the image with it, as its publisher would.
@@ -104,7 +84,7 @@ func (w *world) policy(t *testing.T, text string) string {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, filepath.Join(dir, "policy.json"), text)
-	write(t, filepath.Join(dir, "registries.conf"), "[[registry]]\nlocation = \""+w.host+"\"\ninsecure = true\n")
+	write(t, filepath.Join(dir, "registries.conf"), "[[registry]]\nlocation = \""+w.Host+"\"\ninsecure = true\n")
 	write(t, filepath.Join(dir, "registries.d", "sigstore.yaml"), "default-docker:\n  use-sigstore-attachments: true\n")
 	return dir
 }
@@ -112,7 +92,7 @@ func (w *world) policy(t *testing.T, text string) string {
 // signedBy is the policy that admits what the key has signed, under whatever name of the same repository.
 func (w *world) signedBy(t *testing.T, key string) string {
 	t.Helper()
-	dir := w.policy(t, `{"default": [{"type": "reject"}], "transports": {"docker": {"`+w.host+
+	dir := w.policy(t, `{"default": [{"type": "reject"}], "transports": {"docker": {"`+w.Host+
 		`": [{"type": "sigstoreSigned", "keyPath": "key.pub", "signedIdentity": {"type": "matchRepository"}}]}}}`)
 	public, err := os.ReadFile(filepath.Join(w.dir, key+".pub"))
 	if err != nil {
@@ -136,78 +116,29 @@ func write(t *testing.T, file, text string) {
 	}
 }
 
-// file is a member of a layer.
-type file struct {
-	name, text, link string
-	kind             byte
-	xattrs           map[string]string
-}
-
-// capability is the value of security.capability for cap_net_bind_service=ep (linux/capability.h, revision 2).
-const capability = "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
-
 // testImage has three layers with all that makes flattening hard.
 func testImage(t *testing.T) v1.Image {
 	t.Helper()
-	var layers []v1.Layer
-	for _, files := range [][]file{
-		{
-			{name: "etc/passwd", text: "root:x:0:0::/:\n"}, {name: "usr/bin/app", text: "one", xattrs: map[string]string{
-				"security.capability": capability, "user.note": "kept"}},
-			{name: "usr/bin/alias", link: "usr/bin/app", kind: tar.TypeLink}, {name: "srv/a", text: "a"},
-			{name: "srv/deep/b", text: "b"}, {name: "opt/old/c", text: "c"}, {name: "lib", link: "usr/lib", kind: tar.TypeSymlink},
-			{name: "usr/lib/x", text: "x"}, {name: "dev/null", kind: tar.TypeChar},
+	type members = []registrytest.Member
+	file := func(name, text string) registrytest.Member { return registrytest.File(name, 0o755, text, nil) }
+	link := registrytest.Link
+	img, err := registrytest.Image(image.AMD64, v1.Config{User: "33:33"},
+		members{
+			file("etc/passwd", "root:x:0:0::/:\n"),
+			registrytest.File("usr/bin/app", 0o755, "one", map[string]string{
+				"security.capability": registrytest.NetBind, "user.note": "kept"}),
+			link(tar.TypeLink, "usr/bin/alias", "usr/bin/app"), file("srv/a", "a"), file("srv/deep/b", "b"),
+			file("opt/old/c", "c"), link(tar.TypeSymlink, "lib", "usr/lib"), file("usr/lib/x", "x"), link(tar.TypeChar, "dev/null", ""),
 		},
-		{
-			{name: "opt/old/new", text: "new"}, {name: "opt/old/.wh..wh..opq"}, // the whiteout hides c, not its neighbour
-			{name: "srv/.wh.deep"}, {name: "usr/bin/alias", text: "two"}, {name: "lib/y", text: "y"},
+		members{ // the whiteout hides c, not its neighbour
+			file("opt/old/new", "new"), file("opt/old/.wh..wh..opq", ""), file("srv/.wh.deep", ""), file("usr/bin/alias", "two"),
+			file("lib/y", "y"),
 		},
-		{{name: "srv/deep/d", text: "d"}, {name: "srv/.wh.a"}, {name: "srv/hard", link: "usr/bin/app", kind: tar.TypeLink}},
-	} {
-		layers = append(layers, testLayer(t, files))
-	}
-	img, err := mutate.AppendLayers(empty.Image, layers...)
+		members{file("srv/deep/d", "d"), file("srv/.wh.a", ""), link(tar.TypeLink, "srv/hard", "usr/bin/app")})
 	if err != nil {
-		t.Fatal(err)
-	}
-	c, err := img.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c = c.DeepCopy()
-	c.OS, c.Architecture, c.Config.User = "linux", "amd64", "33:33"
-	if img, err = mutate.ConfigFile(img, c); err != nil {
 		t.Fatal(err)
 	}
 	return img
-}
-
-func testLayer(t *testing.T, files []file) v1.Layer {
-	t.Helper()
-	var b bytes.Buffer
-	w := tar.NewWriter(&b)
-	for _, f := range files {
-		h := &tar.Header{Name: f.name, Typeflag: f.kind, Linkname: f.link, Mode: 0o755, Size: int64(len(f.text)), Format: tar.FormatPAX}
-		if f.kind == 0 {
-			h.Typeflag = tar.TypeReg
-		}
-		for k, v := range f.xattrs {
-			if h.PAXRecords == nil {
-				h.PAXRecords = map[string]string{}
-			}
-			h.PAXRecords["SCHILY.xattr."+k] = v
-		}
-		if err := w.WriteHeader(h); err != nil {
-			t.Fatal(err)
-		}
-		io.WriteString(w, f.text)
-	}
-	w.Close()
-	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b.Bytes())), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }
 
 func TestSignedImageIsFetchedAndFlattened(t *testing.T) {
@@ -241,7 +172,7 @@ func TestSignedImageIsFetchedAndFlattened(t *testing.T) {
 	if app != tree.Lookup("/srv/hard") || app == tree.Lookup("/usr/bin/alias") {
 		t.Error("hard links are not as the layers made them")
 	}
-	if app.Xattrs["security.capability"] != capability || app.Xattrs["user.note"] != "kept" {
+	if app.Xattrs["security.capability"] != registrytest.NetBind || app.Xattrs["user.note"] != "kept" {
 		t.Errorf("extended attributes: %q", app.Xattrs)
 	}
 
@@ -276,14 +207,7 @@ func TestIndex(t *testing.T) {
 	index := mutate.AppendManifests(empty.Index,
 		mutate.IndexAddendum{Add: empty.Image, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "s390x"}}},
 		mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: "amd64"}}})
-	tag, err := name.NewTag(w.host+"/many:latest", name.Insecure)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.WriteIndex(tag, index); err != nil {
-		t.Fatal(err)
-	}
-	all, err := index.Digest()
+	all, err := w.PushIndex(t.Context(), "many", index)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,11 +216,11 @@ func TestIndex(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := w.source(t, w.policy(t, `{"default": [{"type": "insecureAcceptAnything"}]}`))
-	got, err := s.Fetch(t.Context(), w.host+"/many@"+all.String(), image.AMD64)
+	got, err := s.Fetch(t.Context(), w.Host+"/many@"+all.String(), image.AMD64)
 	if err != nil || string(got.Manifest) != own.String() || len(got.Layers) != 3 {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if _, err := s.Fetch(t.Context(), w.host+"/many@"+all.String(), image.ARM64); err == nil {
+	if _, err := s.Fetch(t.Context(), w.Host+"/many@"+all.String(), image.ARM64); err == nil {
 		t.Error("there is an image for an architecture that the index does not have")
 	}
 }
@@ -315,7 +239,7 @@ func TestRefusals(t *testing.T) {
 		{"unsigned", unsigned, w.signedBy(t, "good"), "policy.json does not admit it"},
 		{"another key", w.ref, w.signedBy(t, "other"), "cannot use image"},
 		{"another digest", strings.Replace(w.ref, "@sha256:", "@sha256:0", 1)[:len(w.ref)], w.signedBy(t, "good"), "cannot use image"},
-		{"a tag", w.host + "/app:latest", w.signedBy(t, "good"), "want HOST/NAME@sha256:DIGEST"},
+		{"a tag", w.Host + "/app:latest", w.signedBy(t, "good"), "want HOST/NAME@sha256:DIGEST"},
 		{"no host", "library/app" + w.ref[strings.Index(w.ref, "@"):], reject, "is not the host of a registry"},
 		{"another architecture", w.ref, w.signedBy(t, "good"), "linux/arm64"},
 		{"no policy", w.ref, t.TempDir(), "no policy.json"},
@@ -338,7 +262,7 @@ func TestChangedBlob(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.sign(t, "good", w.ref)
-	backend, anything := w.host, `{"default": [{"type": "insecureAcceptAnything"}]}`
+	backend, anything := w.Host, `{"default": [{"type": "insecureAcceptAnything"}]}`
 	if _, err := w.source(t, w.policy(t, anything)).Fetch(t.Context(), w.ref, image.AMD64); err != nil {
 		t.Fatalf("what nobody changed is refused: %v", err)
 	}
@@ -360,8 +284,8 @@ func TestChangedBlob(t *testing.T) {
 		rw.Write(b)
 	}))
 	defer liar.Close()
-	w.host = strings.TrimPrefix(liar.URL, "http://")
-	ref := w.host + w.ref[strings.Index(w.ref, "/"):]
+	w.Host = strings.TrimPrefix(liar.URL, "http://")
+	ref := w.Host + w.ref[strings.Index(w.ref, "/"):]
 	if _, err := w.source(t, w.policy(t, anything)).Fetch(t.Context(), ref, image.AMD64); err == nil {
 		t.Error("a changed layer was taken")
 	}
