@@ -62,6 +62,7 @@ type Result struct {
 	Title   string `json:"title"`
 	OK      bool   `json:"ok"`
 	Problem string `json:"problem,omitempty"`
+	Output  string `json:"output,omitempty"` // the last lines that it printed, where it is not OK
 }
 
 // Failure is why an attempt was undone.
