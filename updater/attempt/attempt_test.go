@@ -16,8 +16,8 @@ import (
 func example() *Attempt {
 	return &Attempt{
 		Number: 1, Release: image.NewDigest([32]byte{9}),
-		From:   System{Version: "1.0", RootHash: verity.RootHash{1}, Slot: image.SlotA},
-		To:     System{Version: "2.0", RootHash: verity.RootHash{2}, Slot: image.SlotB},
+		From: System{Version: "1.0", RootHash: verity.RootHash{1}, Slot: image.SlotA},
+		To:   System{Version: "2.0", RootHash: verity.RootHash{2}, Slot: image.SlotB},
 	}
 }
 
