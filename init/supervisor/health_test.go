@@ -1,9 +1,13 @@
 package supervisor
 
 import (
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"allotment/api"
+	"allotment/image"
 	"allotment/init/state"
 )
 
@@ -37,5 +41,37 @@ func TestDiskLamp(t *testing.T) {
 		if l := s.diskLamp(); l.Level != c.level || l.Text != c.text {
 			t.Errorf("%s: %+v", c.name, l)
 		}
+	}
+}
+
+// A certificate that was renewed reaches the services of its module, and no others; one that was not disturbs nobody.
+func TestRenewedCertificate(t *testing.T) {
+	dir := t.TempDir()
+	b := newDeclared(t, dir, &image.Manifest{Modules: []image.Module{
+		{Name: "chat", Services: []image.Service{trueService("prosody")},
+			Secrets: []image.Secret{{Name: "tls", Kind: "certificate", User: "root"}}},
+		{Name: "web", Services: []image.Service{trueService("php")}},
+	}}, nil)
+	b.awaitState(t, "chat.prosody", ready)
+	b.awaitState(t, "web.php", ready)
+	shown := filepath.Join(dir, "run/secrets/chat/tls.crt")
+	before, err := os.ReadFile(shown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.renewFiles(t.Context())
+	if d := b.diary.String(); strings.Contains(d, "-chat") {
+		t.Errorf("without a reason: %s", d)
+	}
+	if err := os.Remove(filepath.Join(dir, "state/secrets/chat/tls.pem")); err != nil { // as if it were old
+		t.Fatal(err)
+	}
+	b.renewFiles(t.Context())
+	b.awaitState(t, "chat.prosody", ready)
+	if after, err := os.ReadFile(shown); err != nil || string(after) == string(before) {
+		t.Errorf("the certificate is as before; error %v", err)
+	}
+	if d := b.diary.String(); strings.Count(d, "+chat.prosody") != 2 || strings.Contains(d, "-web") {
+		t.Errorf("what was restarted: %s", d)
 	}
 }
