@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"allotment/builder"
 )
@@ -49,8 +50,11 @@ func TestModuleRunTakesChangesIn(t *testing.T) {
 	url := await(`page: (http://\S+)`)[1]
 	await(`the box is ready`)
 	page := filepath.Join(source, "modules", "page")
+	saved := time.Now()
 	change(t, filepath.Join(page, "www", "index.html"), "</body>", "taken in</body>")
 	await(`^page is ready after`)
+	load, _ := os.ReadFile("/proc/loadavg") // without it the figure has no meaning
+	t.Logf("a saved file was live after %.1f s; load %s", time.Since(saved).Seconds(), load)
 	if got := body(t, url); !strings.Contains(got, "taken in</body>") {
 		t.Errorf("the page is still\n%s", got)
 	}

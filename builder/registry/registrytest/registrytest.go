@@ -6,7 +6,7 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"log"
+	"log/slog"
 	"net/http/httptest"
 	"strings"
 
@@ -37,7 +37,7 @@ type Registry struct {
 
 // New starts a registry.
 func New() *Registry {
-	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	server := httptest.NewServer(registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelError))))
 	return &Registry{strings.TrimPrefix(server.URL, "http://"), server}
 }
 
