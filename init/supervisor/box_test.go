@@ -405,12 +405,14 @@ func TestTasks(t *testing.T) {
 func TestRestoreStopsServices(t *testing.T) {
 	dir := t.TempDir()
 	runs, leave := filepath.Join(dir, "runs"), filepath.Join(dir, "leave")
+	look := "test ! -e " + runs + " || exit 8"
 	db := image.Service{Name: "db", User: "root", Command: sh("touch " + runs + "; trap 'rm " + runs + "; exit 0' TERM; " +
 		"while true; do sleep 0.01; done")}
 	restore := &image.Restore{Stops: []string{"db"}, Task: image.Task{User: "root",
-		Command: sh("test ! -e " + runs + " || exit 8; until test -e " + leave + "; do sleep 0.01; done; exit 4")}}
+		Command: sh(look + "; until test -e " + leave + "; do sleep 0.01; done; exit 4")}}
 	b := newDeclared(t, dir, &image.Manifest{Modules: []image.Module{{
 		Name: "web", Services: []image.Service{db, trueService("php")}, Backup: &image.Backup{Restore: restore},
+		Repairs: []image.Repair{{Name: "look", Task: image.Task{User: "root", Command: sh(look)}}},
 	}}}, map[string]func(context.Context) error{"web.db": func(ctx context.Context) error {
 		for ctx.Err() == nil {
 			if _, err := os.Stat(runs); err == nil {
@@ -421,6 +423,9 @@ func TestRestoreStopsServices(t *testing.T) {
 	}})
 	b.awaitState(t, "web.db", ready)
 	b.awaitState(t, "web.php", ready)
+	if o := collectTask(t, b, api.Task{Module: "web", Kind: api.Repair, Name: "look"}); o.Problem != "exit code 8" {
+		t.Errorf("beside a task that stops nothing the service does not run: %+v", o)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	last := make(chan outcome, 1)
 	go func() {
