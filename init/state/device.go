@@ -18,7 +18,7 @@ import (
 
 // growPartition grows the state partition to the end of the disk and returns its device.
 func growPartition(disk string, log *slog.Logger) (string, error) {
-	device, number, size, err := findPartition("/sys/class/block", disk)
+	device, number, size, err := findPartition("/sys/class/block", disk, partitionName)
 	if err != nil {
 		return "", err
 	}
@@ -54,16 +54,22 @@ func growPartition(disk string, log *slog.Logger) (string, error) {
 	return device, nil
 }
 
-// findPartition returns device, number and size in bytes of the state partition as the kernel knows it. Class is
+// Partition returns the device of the disk's partition with a name.
+func Partition(disk, name string) (string, error) {
+	device, _, _, err := findPartition("/sys/class/block", disk, name)
+	return device, err
+}
+
+// findPartition returns device, number and size in bytes of a partition as the kernel knows it. Class is
 // /sys/class/block.
-func findPartition(class, disk string) (device string, number int, size int64, err error) {
+func findPartition(class, disk, name string) (device string, number int, size int64, err error) {
 	entries, err := filepath.Glob(filepath.Join(class, filepath.Base(disk), "*", "uevent"))
 	if err != nil {
 		return "", 0, 0, err
 	}
 	for _, path := range entries {
 		b, err := os.ReadFile(path)
-		if err != nil || !strings.Contains("\n"+string(b), "\nPARTNAME="+partitionName+"\n") {
+		if err != nil || !strings.Contains("\n"+string(b), "\nPARTNAME="+name+"\n") {
 			continue
 		}
 		dir := filepath.Dir(path)
@@ -77,7 +83,7 @@ func findPartition(class, disk string) (device string, number int, size int64, e
 		}
 		return filepath.Join(filepath.Dir(disk), filepath.Base(dir)), int(number), sectors * 512, nil
 	}
-	return "", 0, 0, fmt.Errorf("cannot find a partition %q on %q", partitionName, disk)
+	return "", 0, 0, fmt.Errorf("cannot find a partition %q on %q", name, disk)
 }
 
 func readNumber(path string) (int64, error) {

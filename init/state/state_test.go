@@ -39,12 +39,12 @@ func TestFindPartition(t *testing.T) {
 	} {
 		write(t, filepath.Join(class, path), text)
 	}
-	device, number, size, err := findPartition(class, "/dev/nvme0n1")
+	device, number, size, err := findPartition(class, "/dev/nvme0n1", "state")
 	if err != nil || device != "/dev/nvme0n1p7" || number != 7 || size != 1<<20 {
 		t.Errorf("got %q, %d, %d, %v", device, number, size, err)
 	}
 	for _, disk := range []string{"/dev/sda", "/dev/sdb"} {
-		if device, _, _, err := findPartition(class, disk); err == nil {
+		if device, _, _, err := findPartition(class, disk, "state"); err == nil {
 			t.Errorf("found %q on %s", device, disk)
 		}
 	}

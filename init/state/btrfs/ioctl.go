@@ -146,6 +146,17 @@ func Exchange(a, b string) error {
 	return nil
 }
 
+// Clone makes n bytes of a file share storage with those of another file of the file system. All numbers are multiples of
+// 4096.
+func Clone(to *os.File, offset int64, from *os.File, fromOffset, n int64) error {
+	arg := unix.FileCloneRange{Src_fd: int64(from.Fd()), Src_offset: uint64(fromOffset), Src_length: uint64(n),
+		Dest_offset: uint64(offset)}
+	if err := unix.IoctlFileCloneRange(int(to.Fd()), &arg); err != nil {
+		return &os.LinkError{Op: "clone", Old: from.Name(), New: to.Name(), Err: err}
+	}
+	return nil
+}
+
 // EnableVerity gives a file a Merkle tree: SHA-256, blocks of 4 KiB, no salt. Nobody may have it open for writing. It is
 // durable after Sync only: fsync does not do, and a cut before leaves a file that cannot be read.
 func EnableVerity(path string) error {
