@@ -148,11 +148,7 @@ func (l *longName) add(e []byte) error {
 func (l *longName) take(short [11]byte) (string, error) {
 	defer func() { *l = longName{} }()
 	if len(l.units) == 0 {
-		base, ext := strings.TrimRight(string(short[:8]), " "), strings.TrimRight(string(short[8:]), " ")
-		if ext != "" {
-			base += "." + ext
-		}
-		return base, nil
+		return shortText(short), nil
 	}
 	if l.next != 0 || l.sum != shortSum(short) {
 		return "", errors.New("a long name does not belong to its short name")
@@ -164,4 +160,13 @@ func (l *longName) take(short [11]byte) (string, error) {
 		}
 	}
 	return string(utf16.Decode(l.units)), nil
+}
+
+// shortText is a short name as people write it.
+func shortText(short [11]byte) string {
+	base, ext := strings.TrimRight(string(short[:8]), " "), strings.TrimRight(string(short[8:]), " ")
+	if ext != "" {
+		base += "." + ext
+	}
+	return base
 }

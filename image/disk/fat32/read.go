@@ -33,7 +33,9 @@ type Volume struct {
 
 	r           io.ReaderAt
 	fat         []byte
-	data        int64 // offset in bytes of cluster 2
+	fats        [2]int64 // offsets in bytes of the two FATs
+	info        int64    // offset in bytes of the FSInfo sector
+	data        int64    // offset in bytes of cluster 2
 	clusterSize int64
 	clusters    int64
 	folders     int // read so far
@@ -43,6 +45,13 @@ type Volume struct {
 func Read(r io.ReaderAt, size int64) (*Volume, error) {
 	v := &Volume{r: r}
 	root, err := v.readBoot(size)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read FAT32 volume: %w", err)
+	}
+	second, err := v.readFATs()
+	if err == nil && !bytes.Equal(v.fat, second) {
+		err = errors.New("the two FATs differ")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cannot read FAT32 volume: %w", err)
 	}
@@ -57,7 +66,7 @@ func Read(r io.ReaderAt, size int64) (*Volume, error) {
 	return v, nil
 }
 
-// readBoot reads boot sector and FATs and returns the first cluster of the root folder.
+// readBoot reads the boot sector and returns the first cluster of the root folder.
 func (v *Volume) readBoot(size int64) (uint32, error) {
 	b := make([]byte, sectorSize)
 	if err := readFull(v.r, b, 0); err != nil {
@@ -81,15 +90,16 @@ func (v *Volume) readBoot(size int64) (uint32, error) {
 	if (v.clusters+rootCluster)*4 > fatSize || v.clusters < minClusters {
 		return 0, fmt.Errorf("boot sector: %d clusters and a FAT of %d bytes make no FAT32", v.clusters, fatSize)
 	}
-	v.fat = make([]byte, fatSize)
-	second := make([]byte, fatSize)
-	if err := errors.Join(readFull(v.r, v.fat, reserved), readFull(v.r, second, reserved+fatSize)); err != nil {
-		return 0, err
-	}
-	if !bytes.Equal(v.fat, second) {
-		return 0, errors.New("the two FATs differ")
-	}
+	v.fats, v.info = [2]int64{reserved, reserved + fatSize}, word(48)*sectorSize
 	return uint32(long(44)), nil
+}
+
+// readFATs keeps the first FAT and returns the second.
+func (v *Volume) readFATs() ([]byte, error) {
+	size := v.fats[1] - v.fats[0]
+	v.fat = make([]byte, size)
+	second := make([]byte, size)
+	return second, errors.Join(readFull(v.r, v.fat, v.fats[0]), readFull(v.r, second, v.fats[1]))
 }
 
 // link is the FAT's entry for a cluster, without its reserved bits.
@@ -157,7 +167,7 @@ func (v *Volume) readEntry(path string, e []byte, long *longName, depth int) err
 		return fmt.Errorf("folder %q: %w", path, err)
 	}
 	full := strings.TrimPrefix(path+"/"+name, "/")
-	cluster := uint32(binary.LittleEndian.Uint16(e[20:]))<<16 | uint32(binary.LittleEndian.Uint16(e[26:]))
+	cluster := firstCluster(e)
 	if attr&attrDirectory != 0 {
 		return v.readFolder(full, cluster, depth+1)
 	}
@@ -166,6 +176,11 @@ func (v *Volume) readEntry(path string, e []byte, long *longName, depth int) err
 	}
 	v.Files = append(v.Files, Entry{Path: full, Size: int64(binary.LittleEndian.Uint32(e[28:])), cluster: cluster})
 	return nil
+}
+
+// firstCluster is where an entry's content begins.
+func firstCluster(e []byte) uint32 {
+	return uint32(binary.LittleEndian.Uint16(e[20:]))<<16 | uint32(binary.LittleEndian.Uint16(e[26:]))
 }
 
 // ReadFile returns the content of a file; upper and lower case are the same, as FAT has it.
