@@ -18,7 +18,7 @@ import (
 type Rules struct {
 	Ports   []uint16       // TCP ports of the host that are open to the outside: the gateway's
 	Modules []*plan.Module // that are switched on; all others reach nothing and nobody
-	Closed  bool           // nothing new comes in from outside: a release on trial serves nobody yet
+	Closed  bool           // nothing comes in from outside or goes there: a release on trial serves nobody and sends nothing
 }
 
 // SetRules puts the rules in force, in one transaction in place of all former ones, and then lets the host forward packets.
@@ -71,7 +71,7 @@ func chains(r Rules) []chain {
 		inputChain(),
 		internetChain(),
 		lanChain(),
-		forwardChain(r.Modules),
+		forwardChain(r),
 		outputChain(r.Modules),
 		masqueradeChain(),
 	}
@@ -218,13 +218,15 @@ func lanChain() chain {
 }
 
 // forwardChain is what goes from modules to elsewhere, and from outside to modules.
-func forwardChain(modules []*plan.Module) chain {
+func forwardChain(r Rules) chain {
 	c := chain{name: "forward", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookForward, priority: nftables.ChainPriorityFilter, drop: true}
 	c.answers()
-	for _, m := range modules {
+	for _, m := range r.Modules {
 		c.add("too many connections of "+m.Name, drop, from(hostEnd(m)), moreThan(mostConnections))
 		c.peers(m)
-		c.egress(m)
+		if !r.Closed {
+			c.egress(m)
+		}
 	}
 	c.refuse("nothing else by a module", from(moduleLinks))
 	c.add("from outside to a port that is offered", accept, to(moduleLinks), redirected())

@@ -393,6 +393,35 @@ func TestRulesOfOfferedPorts(t *testing.T) {
 	check(gateway, v.rules, "the twin, not on trial", true)
 }
 
+// Nothing leaves by a module while a release is on trial, but modules reach each other.
+func TestRulesOfTrial(t *testing.T) {
+	v := newTown(t)
+	out := attempt{who: "web", to: internet, port: 443}
+	inside := attempt{who: "web", to: directory, port: 389}
+	reaches := func(a attempt) (all bool) {
+		t.Helper()
+		all = true
+		a.each(func(to, source, _ string) {
+			_, err := v.try(t, a, to, source, moment)
+			all = all && err == nil
+		})
+		return all
+	}
+	for _, closed := range []bool{true, false} {
+		rules := v.rules
+		rules.Closed = closed
+		if err := SetRules(rules); err != nil {
+			t.Fatal(err)
+		}
+		if reaches(out) == closed {
+			t.Errorf("closed %t: the internet is reached: %t", closed, !closed)
+		}
+		if !reaches(inside) {
+			t.Errorf("closed %t: the peer is not reached", closed)
+		}
+	}
+}
+
 // Nothing passes from a module that is switched off, although answers to connections that were accepted go on.
 func TestConnectionsEndWithTheirModules(t *testing.T) {
 	const port = 3890
