@@ -285,6 +285,11 @@ func (s *sink) write(p []byte) error {
 	if _, err := s.out.WriteAt(p, s.pos); err != nil {
 		return err
 	}
+	return s.skip(p)
+}
+
+// skip adds the next bytes, which are in the output already.
+func (s *sink) skip(p []byte) error {
 	s.hash.Write(p)
 	s.pos += int64(len(p))
 	return nil
@@ -295,27 +300,35 @@ func (s *sink) copyRange(ctx context.Context, f readable, from Range) error {
 	if from.Size > s.room() {
 		return malformed("copies %d bytes where %d are missing", from.Size, s.room())
 	}
-	first, n := sharedBlocks(s.pos, from)
-	cloned := n > 0 && f.ReaderAt != io.ReaderAt(s.out) && s.out.Clone(s.pos+first, f.Digest, from.Offset+first, n)
-	for done := int64(0); done < from.Size; {
-		end := from.Size
-		inside := cloned && done >= first && done < first+n
-		if cloned && done < first {
-			end = first
-		} else if inside {
-			end = first + n
-		}
-		p := s.buf[:min(end-done, chunk)]
-		if err := readAt(f, p, from.Offset+done); err != nil {
+	before, shared := sharedBlocks(s.pos, from)
+	if f.Digest == s.Digest { // of itself
+		before, shared = from.Size, 0
+	}
+	if err := s.readRange(ctx, f, from.Offset, before, s.write); err != nil {
+		return err
+	}
+	from.Offset, from.Size = from.Offset+before, from.Size-before
+	put := s.write
+	if shared > 0 && s.out.Clone(s.pos, f.Digest, from.Offset, shared) {
+		put = s.skip
+	}
+	if err := s.readRange(ctx, f, from.Offset, shared, put); err != nil {
+		return err
+	}
+	return s.readRange(ctx, f, from.Offset+shared, from.Size-shared, s.write)
+}
+
+// readRange hands n bytes of another part to put.
+func (s *sink) readRange(ctx context.Context, f io.ReaderAt, off, n int64, put func([]byte) error) error {
+	for n > 0 {
+		p := s.buf[:min(n, chunk)]
+		if err := readAt(f, p, off); err != nil {
 			return err
 		}
-		if inside {
-			s.hash.Write(p)
-			s.pos += int64(len(p))
-		} else if err := s.write(p); err != nil {
+		if err := put(p); err != nil {
 			return err
 		}
-		done += int64(len(p))
+		off, n = off+int64(len(p)), n-int64(len(p))
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -325,12 +338,12 @@ func (s *sink) copyRange(ctx context.Context, f readable, from Range) error {
 
 // sharedBlocks returns which bytes of a range are whole blocks both there and at pos: how many bytes lie before them, and how
 // many they are.
-func sharedBlocks(pos int64, from Range) (first, n int64) {
-	if (pos-from.Offset)%block != 0 {
-		return 0, 0
+func sharedBlocks(pos int64, from Range) (before, shared int64) {
+	before = -pos & (block - 1)
+	if (pos-from.Offset)%block != 0 || from.Size < before+block {
+		return from.Size, 0
 	}
-	first = -pos & (block - 1)
-	return first, max(0, from.Size-first) / block * block
+	return before, (from.Size - before) / block * block
 }
 
 // end compares the digest of what was written and says that it is done.
