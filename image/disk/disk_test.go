@@ -367,21 +367,6 @@ func TestParseFormat(t *testing.T) {
 	}
 }
 
-// TestGRUBConfigEndsInReboot wants every path through the configuration to end in boot or reboot, and no menu.
-func TestGRUBConfigEndsInReboot(t *testing.T) {
-	config, err := grubConfig("1.0", "roothash=00 panic=5")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(config), "\n")
-	if last := lines[len(lines)-1]; !strings.HasPrefix(last, "fail ") {
-		t.Errorf("last line is %q", last)
-	}
-	if strings.Contains(config, "menuentry") || !strings.Contains(config, "  reboot\n}") {
-		t.Error("configuration has a menu, or fail does not reboot")
-	}
-}
-
 // patchedDisk is the start and the end of a small disk.
 type patchedDisk struct{ head, tail []byte }
 

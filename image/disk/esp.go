@@ -7,54 +7,31 @@ import (
 
 	"allotment/image"
 	"allotment/image/disk/fat32"
+	"allotment/image/esp"
 	"allotment/image/secureboot"
 )
 
-// Paths on the EFI system partition; see docs/formats/esp.md.
-const (
-	loaderConfPath = "loader/loader.conf"
-	grubFolder     = "allotment"
-	grubConfigPath = grubFolder + "/grub.cfg"
-)
+// BootPath is esp.BootPath.
+func BootPath(arch image.Arch) string { return esp.BootPath(arch) }
 
-// BootPath is where firmware looks for the boot loader (UEFI 2.10, 3.5.1.1).
-func BootPath(arch image.Arch) string { return "EFI/BOOT/BOOT" + arch.EFIName() + ".EFI" }
-
-// UKIPath is where the unified kernel image of a version lies.
-func UKIPath(v image.Version) string { return "EFI/Linux/allotment-" + string(v) + ".efi" }
-
-// AuthPath is where systemd-boot looks for a variable with which it can enrol our keys.
-func AuthPath(v secureboot.Variable) string { return "loader/keys/allotment/" + string(v) + ".auth" }
-
-// GRUBPath is where GRUB finds a file of a version: vmlinuz, initrd or SHA256SUMS.
-func GRUBPath(v image.Version, name string) string {
-	return grubFolder + "/" + string(v) + "/" + name
-}
-
-// loaderConf is systemd-boot's configuration (loader.conf(5)): start the newest entry that still has tries, at once, and
-// let nobody change a command line.
-const loaderConf = `timeout 0
-editor no
-auto-entries no
-auto-firmware no
-secure-boot-enroll manual
-`
+// UKIPath is esp.UKIPath.
+func UKIPath(v image.Version) string { return esp.UKIPath(v) }
 
 // espFiles are the files of the EFI system partition.
 func espFiles(s Spec) ([]fat32.File, error) {
 	files := []fat32.File{
-		{Path: BootPath(s.Layout.Arch), Data: s.SystemdBoot},
-		{Path: UKIPath(s.Version), Data: s.UKI},
+		{Path: esp.BootPath(s.Layout.Arch), Data: s.SystemdBoot},
+		{Path: esp.UKIPath(s.Version), Data: s.UKI},
 	}
 	for _, v := range secureboot.Variables {
 		if auth := s.Auth[v]; auth != nil {
-			files = append(files, fat32.File{Path: AuthPath(v), Data: auth})
+			files = append(files, fat32.File{Path: esp.AuthPath(v), Data: auth})
 		}
 	}
 	if s.Layout.Arch.BootsBIOS() {
 		files = append(files,
-			fat32.File{Path: GRUBPath(s.Version, "vmlinuz"), Data: s.Kernel},
-			fat32.File{Path: GRUBPath(s.Version, "initrd"), Data: s.Initrd},
+			fat32.File{Path: esp.GRUBPath(s.Version, esp.Kernel), Data: s.Kernel},
+			fat32.File{Path: esp.GRUBPath(s.Version, esp.Initrd), Data: s.Initrd},
 		)
 	}
 	text, err := TextFiles(s.Layout.Arch, s.Version, s.Cmdline, s.Kernel, s.Initrd)
@@ -67,18 +44,24 @@ func espFiles(s Spec) ([]fat32.File, error) {
 // TextFiles are the files of the EFI system partition that follow from a release's version, command line, kernel and
 // initrd: the configuration of the boot loaders, and the hashes that GRUB checks.
 func TextFiles(arch image.Arch, v image.Version, cmdline string, kernel, initrd []byte) ([]fat32.File, error) {
-	files := []fat32.File{{Path: loaderConfPath, Data: []byte(loaderConf)}}
+	files := []fat32.File{{Path: esp.LoaderConfPath, Data: []byte(esp.LoaderConf)}}
 	if !arch.BootsBIOS() {
 		return files, nil
 	}
-	config, err := grubConfig(v, cmdline)
+	arguments, err := esp.ArgumentsFile(cmdline)
 	if err != nil {
 		return nil, err
 	}
-	sums := fmt.Appendf(nil, "%x  vmlinuz\n%x  initrd\n", sha256.Sum256(kernel), sha256.Sum256(initrd))
+	environment := esp.Environment{Version: v}.Marshal()
 	return append(files,
-		fat32.File{Path: GRUBPath(v, "SHA256SUMS"), Data: sums},
-		fat32.File{Path: grubConfigPath, Data: []byte(config)},
+		fat32.File{Path: esp.GRUBConfigPath, Data: []byte(esp.GRUBConfig)},
+		fat32.File{Path: esp.EnvironmentPath, Data: environment},
+		fat32.File{Path: esp.CommittedPath, Data: environment},
+		fat32.File{Path: esp.GRUBPath(v, esp.Arguments), Data: arguments},
+		fat32.File{
+			Path: esp.GRUBPath(v, esp.Sums),
+			Data: esp.SumsFile(sha256.Sum256(kernel), sha256.Sum256(initrd), sha256.Sum256(arguments)),
+		},
 	), nil
 }
 

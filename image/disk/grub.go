@@ -8,9 +8,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 
-	"allotment/image"
+	"allotment/image/esp"
 	"allotment/internal/run"
 )
 
@@ -28,44 +27,6 @@ sleep 10
 reboot
 `
 
-// grubConfig is GRUB's configuration on the ESP. It is shaped for two slots: "slot" will come from an environment block.
-// GRUB checks no signature; the hashes only show a damaged disk before the kernel does.
-func grubConfig(v image.Version, cmdline string) (string, error) {
-	if strings.ContainsAny(cmdline, "'\n") {
-		return "", fmt.Errorf("cannot write GRUB configuration: command line %q has a quote or line break", cmdline)
-	}
-	return fmt.Sprintf(`# Made by allot; see docs/formats/esp.md.
-if serial --unit=0 --speed=115200; then
-  terminal_input console serial
-  terminal_output console serial
-fi
-
-function fail {
-  echo "BOOT-FAIL stage=grub reason=$1"
-  echo "Starting again in 10 seconds."
-  sleep 10
-  reboot
-}
-
-set slot=a
-if [ "$slot" = a ]; then
-  set version=%s
-  set arguments='%s'
-fi
-
-set folder=$prefix/$version
-if hashsum --hash sha256 --check $folder/SHA256SUMS --prefix $folder; then
-  if linux $folder/vmlinuz $arguments; then
-    if initrd $folder/initrd; then
-      boot
-    fi
-  fi
-  fail kernel-does-not-start
-fi
-fail damaged-boot-files
-`, v, cmdline), nil
-}
-
 // makeGRUBCore runs grub-mkimage and returns core.img, which finds the ESP as partition number espIndex of its own disk.
 func makeGRUBCore(ctx context.Context, r run.Runner, modules string, espIndex int, work string) ([]byte, error) {
 	config, core := filepath.Join(work, "early.cfg"), filepath.Join(work, "core.img")
@@ -74,7 +35,7 @@ func makeGRUBCore(ctx context.Context, r run.Runner, modules string, espIndex in
 	}
 	args := []string{
 		"--format=i386-pc", "--directory=" + modules, "--config=" + config, "--output=" + core,
-		fmt.Sprintf("--prefix=(,gpt%d)/%s", espIndex, grubFolder),
+		fmt.Sprintf("--prefix=(,gpt%d)/%s", espIndex, esp.GRUBFolder),
 	}
 	if err := r.Run(ctx, run.Command{Name: "grub-mkimage", Args: append(args, grubModules...)}); err != nil {
 		return nil, err

@@ -12,13 +12,14 @@ import (
 	"allotment/image"
 	"allotment/image/disk"
 	"allotment/image/disk/fat32"
+	"allotment/image/esp"
 	"allotment/image/secureboot"
 	"allotment/image/uki"
 	"allotment/image/verity"
 )
 
-// esp is the EFI system partition as it was read.
-type esp struct {
+// volume is the EFI system partition as it was read.
+type volume struct {
 	files map[string][]byte
 	order []string
 }
@@ -42,11 +43,11 @@ func (c *check) boot() {
 	if c.Version == "" {
 		return
 	}
-	c.signed(e, disk.BootPath(c.Arch))
-	if m := loaderInfo.FindSubmatch(e.files[disk.BootPath(c.Arch)]); m != nil {
+	c.signed(e, esp.BootPath(c.Arch))
+	if m := loaderInfo.FindSubmatch(e.files[esp.BootPath(c.Arch)]); m != nil {
 		c.Loader = string(m[1])
 	}
-	c.signed(e, disk.UKIPath(c.Version))
+	c.signed(e, esp.UKIPath(c.Version))
 	if m := c.unified(e); m != nil {
 		c.grub(e, m)
 	}
@@ -58,7 +59,7 @@ func (c *check) boot() {
 const maxESP = 1 << 30
 
 // readESP reads all files into memory.
-func (c *check) readESP() *esp {
+func (c *check) readESP() *volume {
 	p, r, ok := c.partition(disk.ESP)
 	if !ok {
 		return nil
@@ -68,7 +69,7 @@ func (c *check) readESP() *esp {
 		c.breach(disk.ESP, "%v", err)
 		return nil
 	}
-	e := &esp{files: map[string][]byte{}}
+	e := &volume{files: map[string][]byte{}}
 	room := int64(maxESP)
 	for _, f := range v.Files {
 		if room -= f.Size; room < 0 {
@@ -94,10 +95,10 @@ func (c *check) readESP() *esp {
 
 // enrolment checks the variables by which a machine comes to trust the image's keys: each must be signed by the one
 // before. Without a given certificate, that in db.auth is what the boot files are compared with.
-func (c *check) enrolment(e *esp) {
+func (c *check) enrolment(e *volume) {
 	var authority *x509.Certificate
 	for _, v := range secureboot.Variables {
-		path := disk.AuthPath(v)
+		path := esp.AuthPath(v)
 		auth, ok := e.files[path]
 		if !ok {
 			c.breach(path, "is missing")
@@ -114,12 +115,12 @@ func (c *check) enrolment(e *esp) {
 		c.cert = authority
 	}
 	if !authority.Equal(c.cert) {
-		c.breach(disk.AuthPath(secureboot.DB), "enrols another certificate than the given one")
+		c.breach(esp.AuthPath(secureboot.DB), "enrols another certificate than the given one")
 	}
 }
 
 // version takes the version from the name of the one UKI.
-func (c *check) version(e *esp) {
+func (c *check) version(e *volume) {
 	var found []string
 	for _, path := range e.order {
 		if strings.HasPrefix(path, "EFI/Linux/") {
@@ -132,7 +133,7 @@ func (c *check) version(e *esp) {
 	}
 	name := strings.TrimSuffix(strings.TrimPrefix(found[0], "EFI/Linux/allotment-"), ".efi")
 	v, err := image.ParseVersion(name)
-	if err != nil || found[0] != disk.UKIPath(v) {
+	if err != nil || found[0] != esp.UKIPath(v) {
 		c.breach(found[0], "is not named allotment-VERSION.efi")
 		return
 	}
@@ -140,7 +141,7 @@ func (c *check) version(e *esp) {
 }
 
 // signed checks the signature of a file.
-func (c *check) signed(e *esp, path string) {
+func (c *check) signed(e *volume, path string) {
 	data, ok := e.files[path]
 	switch {
 	case !ok:
@@ -160,8 +161,8 @@ func (c *check) signed(e *esp, path string) {
 }
 
 // unified checks the unified kernel image and takes the root hash from it.
-func (c *check) unified(e *esp) *uki.Image {
-	path := disk.UKIPath(c.Version)
+func (c *check) unified(e *volume) *uki.Image {
+	path := esp.UKIPath(c.Version)
 	m, err := uki.Read(bytes.NewReader(e.files[path]))
 	if err != nil {
 		c.breach(path, "%v", err)
@@ -210,16 +211,16 @@ func machineOf(kernel []byte) image.Arch {
 }
 
 // grub checks that GRUB starts what the UKI starts.
-func (c *check) grub(e *esp, m *uki.Image) {
-	kernel, initrd := e.files[disk.GRUBPath(c.Version, "vmlinuz")], e.files[disk.GRUBPath(c.Version, "initrd")]
+func (c *check) grub(e *volume, m *uki.Image) {
+	kernel, initrd := e.files[esp.GRUBPath(c.Version, esp.Kernel)], e.files[esp.GRUBPath(c.Version, esp.Initrd)]
 	if c.Arch.BootsBIOS() {
 		// The UKI's section may be padded behind the kernel.
 		if len(kernel) == 0 || len(kernel) > len(m.Linux) || !bytes.Equal(kernel, m.Linux[:len(kernel)]) ||
 			len(bytes.Trim(m.Linux[len(kernel):], "\x00")) > 0 {
-			c.breach(disk.GRUBPath(c.Version, "vmlinuz"), "is not the kernel in the UKI")
+			c.breach(esp.GRUBPath(c.Version, esp.Kernel), "is not the kernel in the UKI")
 		}
 		if !bytes.Equal(initrd, m.Initrd) {
-			c.breach(disk.GRUBPath(c.Version, "initrd"), "is not the initrd in the UKI")
+			c.breach(esp.GRUBPath(c.Version, esp.Initrd), "is not the initrd in the UKI")
 		}
 	}
 	text, err := disk.TextFiles(c.Arch, c.Version, m.Cmdline, kernel, initrd)
@@ -234,13 +235,13 @@ func (c *check) grub(e *esp, m *uki.Image) {
 }
 
 // nothingElse wants no file beside those of docs/formats/esp.md.
-func (c *check) nothingElse(e *esp) {
-	known := []string{disk.BootPath(c.Arch), disk.UKIPath(c.Version)}
+func (c *check) nothingElse(e *volume) {
+	known := []string{esp.BootPath(c.Arch), esp.UKIPath(c.Version)}
 	for _, v := range secureboot.Variables {
-		known = append(known, disk.AuthPath(v))
+		known = append(known, esp.AuthPath(v))
 	}
 	if c.Arch.BootsBIOS() {
-		known = append(known, disk.GRUBPath(c.Version, "vmlinuz"), disk.GRUBPath(c.Version, "initrd"))
+		known = append(known, esp.GRUBPath(c.Version, esp.Kernel), esp.GRUBPath(c.Version, esp.Initrd))
 	}
 	text, err := disk.TextFiles(c.Arch, c.Version, "", nil, nil)
 	if err != nil {

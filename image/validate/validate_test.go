@@ -100,6 +100,8 @@ func TestFlips(t *testing.T) {
 		{"hashes for GRUB", inFile("allotment/2026.11.3/SHA256SUMS"), "SHA256SUMS"},
 		{"size of a file", findBytes(t, f, at[disk.ESP].Start, []byte("VMLINUZ    \x20")) + 31, "one file too many"},
 		{"grub.cfg", inFile("allotment/grub.cfg"), "grub.cfg"},
+		{"command line for GRUB", inFile("allotment/2026.11.3/arguments.cfg"), "arguments.cfg"},
+		{"what GRUB starts", inFile("allotment/committed"), "allotment/committed"},
 		{"db.auth", inFile("loader/keys/allotment/db.auth"), "db.auth"},
 		{"root data", at[disk.RootA].Start + 5000, "root-a: does not fit"},
 		{"behind the root", at[disk.RootA].Start + at[disk.RootA].Size - 1, "root-a: not empty"},
@@ -181,7 +183,7 @@ func TestTwins(t *testing.T) {
 		}, "is for kernel"},
 		{"GRUB's command line", func(t *testing.T, p *parts) {
 			p.edit = func(s *disk.Spec) { s.Cmdline = "roothash=00" }
-		}, "grub.cfg"},
+		}, "arguments.cfg"},
 		{"GRUB's initrd", func(t *testing.T, p *parts) {
 			p.edit = func(s *disk.Spec) { s.Initrd = []byte("other") }
 		}, "is not the initrd"},
