@@ -6,8 +6,8 @@ import (
 	"io"
 )
 
-// diff does a DIFF: for each step of the control stream it adds bytes of the diff stream to old ones, inserts bytes of the
-// extra stream, and skips in the old ones.
+// diff does a DIFF: for each step of the control stream it skips old bytes, adds bytes of the diff stream to the next ones, and
+// inserts bytes of the extra stream.
 func (a *applier) diff() error {
 	from, err := a.seek(MaxSpan)
 	if err != nil {
@@ -58,6 +58,11 @@ type differ struct {
 
 // step does one step of at most left bytes and returns how many it made.
 func (d *differ) step(left int64) (int64, error) {
+	skip, err := binary.ReadVarint(d.control)
+	if err != nil || skip < -d.pos || skip > d.from.Size-d.pos {
+		return 0, malformed("skips %d bytes at %d of %d (%v)", skip, d.pos, d.from.Size, err)
+	}
+	d.pos += skip
 	add, err := binary.ReadUvarint(d.control)
 	if err != nil || add > uint64(min(left, d.from.Size-d.pos)) {
 		return 0, malformed("adds %d bytes at %d of %d (%v)", add, d.pos, d.from.Size, err)
@@ -66,18 +71,13 @@ func (d *differ) step(left int64) (int64, error) {
 	if err != nil || insert > uint64(left)-add || add+insert == 0 {
 		return 0, malformed("inserts %d bytes where %d are missing (%v)", insert, uint64(left)-add, err)
 	}
-	skip, err := binary.ReadVarint(d.control)
-	after := d.pos + int64(add)
-	if err != nil || skip < -after || skip > d.from.Size-after {
-		return 0, malformed("skips %d bytes at %d of %d (%v)", skip, after, d.from.Size, err)
-	}
 	if err := d.add(int64(add)); err != nil {
 		return 0, err
 	}
 	if err := d.insert(int64(insert)); err != nil {
 		return 0, err
 	}
-	d.pos = after + skip
+	d.pos += int64(add)
 	return int64(add + insert), nil
 }
 

@@ -31,7 +31,7 @@ func (w *Writer) Copy(from Range) error {
 }
 
 // Diff writes the operation that makes size bytes of a range by bsdiff's three streams, each one zstd frame: control (for
-// each step, as varints: bytes to add, bytes to insert, signed bytes to skip), diff and extra.
+// each step, as varints: signed bytes to skip, bytes to add, bytes to insert), diff and extra.
 func (w *Writer) Diff(from Range, size int64, control, diff, extra []byte) error {
 	b := w.seek([]byte{opDiff}, from)
 	b = binary.AppendUvarint(b, uint64(from.Size))

@@ -10,7 +10,7 @@ import (
 
 // Streams is how new bytes are made of old ones.
 type Streams struct {
-	Control []byte // for each step, as varints: bytes to add, bytes to insert, signed bytes to skip in the old
+	Control []byte // for each step, as varints: signed bytes to skip in the old, bytes to add, bytes to insert
 	Diff    []byte // to be added to old bytes
 	Extra   []byte // to be inserted
 }
@@ -53,6 +53,7 @@ type differ struct {
 	score   int // how many of these bytes the last match, gone on with, has right
 	last    int // in new: where the last match began
 	lastOld int // in old, likewise
+	read    int // in old: where the last step ended
 }
 
 // find goes on until there is a match that is better than going on with the last one.
@@ -97,13 +98,12 @@ func (d *differ) emit() {
 	}
 	extra := d.new[d.last+forward : d.scan-backward]
 	d.out.Extra = append(d.out.Extra, extra...)
-	d.out.Control = binary.AppendUvarint(d.out.Control, uint64(forward))
-	d.out.Control = binary.AppendUvarint(d.out.Control, uint64(len(extra)))
-	skip := 0
-	if d.scan < len(d.new) {
-		skip = d.pos - backward - (d.lastOld + forward)
+	if forward+len(extra) > 0 {
+		d.out.Control = binary.AppendVarint(d.out.Control, int64(d.lastOld-d.read))
+		d.out.Control = binary.AppendUvarint(d.out.Control, uint64(forward))
+		d.out.Control = binary.AppendUvarint(d.out.Control, uint64(len(extra)))
+		d.read = d.lastOld + forward
 	}
-	d.out.Control = binary.AppendVarint(d.out.Control, int64(skip))
 	d.last, d.lastOld = d.scan-backward, d.pos-backward
 }
 

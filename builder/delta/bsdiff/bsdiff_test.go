@@ -15,19 +15,20 @@ func patch(t *testing.T, old []byte, s Streams) []byte {
 	var out []byte
 	pos := 0
 	for len(s.Control) > 0 {
-		add, n := binary.Uvarint(s.Control)
-		insert, m := binary.Uvarint(s.Control[n:])
-		skip, k := binary.Varint(s.Control[n+m:])
-		s.Control = s.Control[n+m+k:]
+		skip, k := binary.Varint(s.Control)
+		add, n := binary.Uvarint(s.Control[k:])
+		insert, m := binary.Uvarint(s.Control[k+n:])
+		s.Control = s.Control[k+n+m:]
+		pos += int(skip)
+		if pos < 0 || pos+int(add) > len(old) || add+insert == 0 {
+			t.Fatalf("a step adds %d and inserts %d bytes at %d of %d", add, insert, pos, len(old))
+		}
 		for i := range int(add) {
 			out = append(out, old[pos+i]+s.Diff[i])
 		}
 		out = append(out, s.Extra[:insert]...)
 		s.Diff, s.Extra = s.Diff[add:], s.Extra[insert:]
-		pos += int(add) + int(skip)
-		if pos < 0 || pos > len(old) {
-			t.Fatalf("the streams lead to %d of %d", pos, len(old))
-		}
+		pos += int(add)
 	}
 	if len(s.Diff) > 0 || len(s.Extra) > 0 {
 		t.Fatalf("%d and %d bytes are left over", len(s.Diff), len(s.Extra))
