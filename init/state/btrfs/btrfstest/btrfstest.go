@@ -102,36 +102,43 @@ func mount(file, root string) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	loop, err := Attach(file)
 	if err != nil {
 		return err
+	}
+	return errors.Join(unix.Mount(loop.Name(), root, "btrfs", unix.MS_NOATIME, "compress=zstd:3"), loop.Close())
+}
+
+// Attach makes a block device of a file, which goes away with the last use of it. Its path is the name of what is returned.
+func Attach(file string) (*os.File, error) {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
 	}
 	defer control.Close()
 	image, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer image.Close()
+	config := unix.LoopConfig{Fd: uint32(image.Fd())}
+	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
 	for {
 		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		name := "/dev/loop" + strconv.Itoa(n)
-		loop, err := os.OpenFile(name, os.O_RDWR, 0)
+		loop, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDWR, 0)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		config := unix.LoopConfig{Fd: uint32(image.Fd())}
-		config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
 		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
-		if errors.Is(err, unix.EBUSY) { // somebody else took it
-			loop.Close()
-			continue
-		}
 		if err == nil {
-			err = unix.Mount(name, root, "btrfs", unix.MS_NOATIME, "compress=zstd:3")
+			return loop, nil
 		}
-		return errors.Join(err, loop.Close())
+		loop.Close()
+		if !errors.Is(err, unix.EBUSY) { // if it is, somebody else took it
+			return nil, err
+		}
 	}
 }
