@@ -198,8 +198,12 @@ func (r *Repository) Promote(ctx context.Context, s Select, w image.Wave) ([]Tar
 		if err != nil {
 			return nil, err
 		}
+		rel, err := r.Release(ctx, t)
+		if err != nil {
+			return nil, err
+		}
 		t.Channel, t.Wave = Stable, w
-		if err := r.newer(ctx, t, b); err != nil {
+		if err := r.newer(ctx, t, rel); err != nil {
 			return nil, fmt.Errorf("cannot promote %s for %s: %w", t.Name, t.Arch, err)
 		}
 		files = append(files, named{t.file(), b})
@@ -215,11 +219,7 @@ func (r *Repository) Promote(ctx context.Context, s Select, w image.Wave) ([]Tar
 }
 
 // newer refuses a release that is not newer than what its channel has: devices would not take it.
-func (r *Repository) newer(ctx context.Context, t Target, description []byte) error {
-	rel, err := ParseRelease(description)
-	if err != nil {
-		return err
-	}
+func (r *Repository) newer(ctx context.Context, t Target, rel *image.Release) error {
 	all, err := r.now.list(t.Channel)
 	if err != nil {
 		return err

@@ -129,7 +129,7 @@ func (b *box) add(t testing.TB, name string, v image.Version) error {
 	t.Helper()
 	rel := b.describe(t, name, v)
 	return b.do(t, func(r *Repository) error {
-		_, err := r.Place(t.Context(), rel, image.Wave{Start: start.Unix(), Kind: "default"})
+		_, err := r.place(t.Context(), rel, image.Wave{Start: start.Unix(), Kind: "default"})
 		return err
 	})
 }
