@@ -1,6 +1,7 @@
 package secureboot
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -8,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 )
 
 // ErrUnsigned says that a PE file bears no signature.
@@ -36,13 +38,21 @@ var peImageData = append([]byte{0x30, 0x25, 0x03, 0x01, 0x00, 0xa0, 0x20, 0xa2, 
 
 // peFile knows where in a PE file the fields lie that signing touches (Microsoft PE format, "Optional header").
 type peFile struct {
-	data      []byte
 	checksum  int // offset of CheckSum, 4 bytes
 	directory int // offset of the certificate table's data directory entry, 8 bytes
 	end       int // of the bytes that are hashed: where the certificate table begins, or the file's end
 }
 
-func parsePE(data []byte) (*peFile, error) {
+// Bounds in bytes of what is read into memory of a PE file: the part that holds its headers, and the signature.
+const (
+	maxHead  = 64 << 10
+	maxTable = 1 << 20
+)
+
+func parsePE(data []byte) (*peFile, error) { return parseHead(data, int64(len(data))) }
+
+// parseHead parses a file of size bytes that begins with data.
+func parseHead(data []byte, whole int64) (*peFile, error) {
 	if len(data) < 64 || string(data[:2]) != "MZ" {
 		return nil, errors.New("no PE file")
 	}
@@ -57,13 +67,13 @@ func parsePE(data []byte) (*peFile, error) {
 	if n := binary.LittleEndian.Uint32(data[optional+108:]); n < 5 {
 		return nil, fmt.Errorf("PE file has %d data directories, want at least 5", n)
 	}
-	f := &peFile{data: data, checksum: optional + 64, directory: optional + 144, end: len(data)}
+	f := &peFile{checksum: optional + 64, directory: optional + 144, end: int(whole)}
 	at := int64(binary.LittleEndian.Uint32(data[f.directory:]))
 	size := int64(binary.LittleEndian.Uint32(data[f.directory+4:]))
 	if at == 0 && size == 0 {
 		return f, nil
 	}
-	if at < int64(f.directory+8) || at+size != int64(len(data)) {
+	if at < int64(f.directory+8) || at+size != whole {
 		return nil, errors.New("PE file's certificate table is not at its end")
 	}
 	f.end = int(at)
@@ -71,12 +81,19 @@ func parsePE(data []byte) (*peFile, error) {
 }
 
 // hash is the Authenticode digest: of all but the checksum, the certificate table and its directory entry.
-func (f *peFile) hash() [sha256.Size]byte {
+func (f *peFile) hash(r io.ReaderAt) (sum [sha256.Size]byte, err error) {
 	h := sha256.New()
-	h.Write(f.data[:f.checksum])
-	h.Write(f.data[f.checksum+4 : f.directory])
-	h.Write(f.data[f.directory+8 : f.end])
-	return [sha256.Size]byte(h.Sum(nil))
+	for _, part := range [][2]int{{0, f.checksum}, {f.checksum + 4, f.directory}, {f.directory + 8, f.end}} {
+		size := int64(part[1] - part[0])
+		n, err := io.Copy(h, io.NewSectionReader(r, int64(part[0]), size))
+		if err == nil && n != size {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return sum, err
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
 // SignPE returns the PE file data with a signature by signer in place of those that it bears. The same data and key give
@@ -93,7 +110,10 @@ func SignPE(data []byte, signer Signer) ([]byte, error) {
 	if f, err = parsePE(out); err != nil {
 		return nil, fmt.Errorf("cannot sign: %w", err)
 	}
-	digest := f.hash()
+	digest, err := f.hash(bytes.NewReader(out))
+	if err != nil {
+		return nil, fmt.Errorf("cannot sign: %w", err)
+	}
 	content, err := asn1.Marshal(indirectData{
 		Data:   peImageAttribute{oidPEImageData, asn1.RawValue{FullBytes: peImageData}},
 		Digest: digestInfo{sha256Identifier, digest[:]},
@@ -117,13 +137,28 @@ func SignPE(data []byte, signer Signer) ([]byte, error) {
 
 // VerifyPE checks that a PE file is unchanged since the holder of one of the certificates signed it.
 func VerifyPE(data []byte, certs ...*x509.Certificate) error {
-	f, err := parsePE(data)
+	return VerifyPEFile(bytes.NewReader(data), int64(len(data)), certs...)
+}
+
+// VerifyPEFile is VerifyPE for a file of size bytes that need not be in memory.
+func VerifyPEFile(r io.ReaderAt, size int64, certs ...*x509.Certificate) error {
+	head := make([]byte, min(size, maxHead))
+	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+		return err
+	}
+	f, err := parseHead(head, size)
 	if err != nil {
 		return err
 	}
-	table := data[f.end:]
-	if len(table) == 0 {
+	if f.end == int(size) {
 		return ErrUnsigned
+	}
+	if size-int64(f.end) > maxTable {
+		return errors.New("certificate table is larger than any signature")
+	}
+	table := make([]byte, size-int64(f.end))
+	if _, err := r.ReadAt(table, int64(f.end)); err != nil && err != io.EOF {
+		return err
 	}
 	if len(table) < 8 || binary.LittleEndian.Uint32(table) != uint32(len(table)) ||
 		string(table[4:8]) != "\x00\x02\x02\x00" {
@@ -137,7 +172,11 @@ func VerifyPE(data []byte, certs ...*x509.Certificate) error {
 	if _, err := asn1.Unmarshal(content, &signed); err != nil {
 		return fmt.Errorf("signed content: %w", err)
 	}
-	if digest := f.hash(); !signed.Digest.Algorithm.Algorithm.Equal(oidSHA256) || string(signed.Digest.Digest) != string(digest[:]) {
+	digest, err := f.hash(r)
+	if err != nil {
+		return err
+	}
+	if !signed.Digest.Algorithm.Algorithm.Equal(oidSHA256) || string(signed.Digest.Digest) != string(digest[:]) {
 		return fmt.Errorf("changed after it was signed: its SHA-256 is %x, the signed one %x", digest, signed.Digest.Digest)
 	}
 	return nil

@@ -309,14 +309,21 @@ func FuzzVerifyPE(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	want := pe.hash()
+	want, err := pe.hash(bytes.NewReader(signed))
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Add(signed)
 	f.Add(testPE(512))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if VerifyPE(b, keys.DB.Cert) != nil {
 			return
 		}
-		if pe, err := parsePE(b); err != nil || pe.hash() != want {
+		pe, err := parsePE(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := pe.hash(bytes.NewReader(b)); err != nil || got != want {
 			t.Error("an unsigned file was accepted")
 		}
 	})

@@ -172,6 +172,20 @@ func Read(r io.ReaderAt) (Image, error) {
 	}, nil
 }
 
+// Section returns the content of one section of a unified kernel image, such as .linux, without reading it into memory.
+func Section(r io.ReaderAt, name string) (*io.SectionReader, error) {
+	f, err := pe.NewFile(r)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read unified kernel image: %w", err)
+	}
+	defer f.Close()
+	s := f.Section(name)
+	if s == nil {
+		return nil, fmt.Errorf("cannot read unified kernel image: it has no section %s", name)
+	}
+	return io.NewSectionReader(r, int64(s.Offset), int64(min(s.Size, s.VirtualSize))), nil // without the padding
+}
+
 func roundUp(n, to int) int { return (n + to - 1) / to * to }
 
 func pad(b []byte, to int) []byte { return append(b, make([]byte, roundUp(len(b), to)-len(b))...) }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/pe"
 	"encoding/binary"
+	"io"
 	"strings"
 	"testing"
 )
@@ -58,6 +59,18 @@ func TestAssembleAndRead(t *testing.T) {
 	if got.OSRelease != want.OSRelease || got.Cmdline != want.Cmdline || got.Uname != want.Uname ||
 		!bytes.Equal(got.Initrd, want.Initrd) || !bytes.Equal(got.Linux, want.Linux) {
 		t.Errorf("read back %+v, want %+v", got, want)
+	}
+	for name, data := range map[string][]byte{".initrd": want.Initrd, ".linux": want.Linux, ".cmdline": []byte(want.Cmdline)} {
+		s, err := Section(bytes.NewReader(b), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("section %s has %d bytes, %v", name, len(got), err)
+		}
+	}
+	if _, err := Section(bytes.NewReader(b), ".none"); err == nil {
+		t.Error("there is a section .none")
 	}
 	again, err := Assemble(testPE(8192), want)
 	if err != nil || !bytes.Equal(b, again) {
