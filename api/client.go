@@ -132,6 +132,43 @@ func (c *Client) RunTask(ctx context.Context, t Task) iter.Seq2[Progress, error]
 	return stream[Progress](ctx, c, http.MethodPost, path("modules", t.Module, "tasks", t.Kind, t.Name), nil, nil)
 }
 
+// Update asks how the box stays up to date.
+func (c *Client) Update(ctx context.Context) (Update, error) {
+	return get[Update](ctx, c, "/v1/update", nil)
+}
+
+// UpdateHistory asks for the updates that were tried, the newest first.
+func (c *Client) UpdateHistory(ctx context.Context) ([]UpdateAttempt, error) {
+	return get[[]UpdateAttempt](ctx, c, "/v1/update/history", nil)
+}
+
+// SetUpdatePolicy changes what is set in p.
+func (c *Client) SetUpdatePolicy(ctx context.Context, p UpdatePolicy) error {
+	return c.send(ctx, http.MethodPatch, "/v1/update/policy", p)
+}
+
+// CheckUpdate has the publisher asked for a new version.
+func (c *Client) CheckUpdate(ctx context.Context) error {
+	return c.send(ctx, http.MethodPost, "/v1/update/check", nil)
+}
+
+// UpdateNow has a new version tried as soon as possible.
+func (c *Client) UpdateNow(ctx context.Context) error {
+	return c.send(ctx, http.MethodPost, "/v1/update/now", nil)
+}
+
+// GoBack asks what going back to the version of before would lose, and goes back if that is confirmed.
+func (c *Client) GoBack(ctx context.Context, confirmed bool) (GoBack, error) {
+	query := url.Values{"confirm": {strconv.FormatBool(confirmed)}}
+	return answered[GoBack](ctx, c, http.MethodPost, "/v1/update/back", query)
+}
+
+// RestartUpdate has the release tried that is staged. It returns with the reason why it cannot be; otherwise the box resets,
+// and the connection breaks or nil is returned.
+func (c *Client) RestartUpdate(ctx context.Context) error {
+	return c.send(ctx, http.MethodPost, "/v1/update/restart", nil)
+}
+
 // Provision makes accounts.
 func (c *Client) Provision(ctx context.Context, p Provision) iter.Seq2[Account, error] {
 	return stream[Account](ctx, c, http.MethodPost, "/v1/provision", nil, p)
@@ -234,7 +271,11 @@ func path(parts ...string) string {
 const longestAnswer = 16 << 20
 
 func get[T any](ctx context.Context, c *Client, path string, query url.Values) (v T, err error) {
-	answer, err := c.do(ctx, http.MethodGet, path, query, nil)
+	return answered[T](ctx, c, http.MethodGet, path, query)
+}
+
+func answered[T any](ctx context.Context, c *Client, method, path string, query url.Values) (v T, err error) {
+	answer, err := c.do(ctx, method, path, query, nil)
 	if err != nil {
 		return v, err
 	}

@@ -88,7 +88,7 @@ type Event struct {
 	Number  uint64    `json:"number"` // one more than that of the event before
 	Time    time.Time `json:"time"`
 	Level   Level     `json:"level"`
-	Kind    string    `json:"kind"` // service, module, memory, disk, settings, task, network, clock or box
+	Kind    string    `json:"kind"` // service, module, memory, disk, settings, task, network, clock, update or box
 	Module  string    `json:"module,omitempty"`
 	Service string    `json:"service,omitempty"`
 	Text    string    `json:"text"` // all of it, with the name of what it is about
@@ -215,4 +215,65 @@ type Run struct {
 type Output struct {
 	Text string `json:"text,omitempty"`
 	Exit *int   `json:"exit,omitempty"` // status; negative: the signal that ended it
+}
+
+// Update is what the box does to stay up to date.
+type Update struct {
+	Text    string         `json:"text"`              // what goes on, in a sentence
+	Running image.Version  `json:"running"`           // version
+	Offered image.Version  `json:"offered,omitempty"` // version that is to come
+	State   string         `json:"state"`             // off, idle, checking, waiting, fetching, ready, restarting, trial or failed
+	Done    int64          `json:"done,omitempty"`    // bytes of what is to be had
+	Total   int64          `json:"total,omitempty"`
+	Checked time.Time      `json:"checked,omitzero"` // when the publisher was asked last
+	Due     time.Time      `json:"due,omitzero"`     // when it is to be tried
+	Reason  string         `json:"reason,omitempty"` // why it waits, or what failed, in a sentence
+	Back    image.Version  `json:"back,omitempty"`   // version that an officer can go back to
+	Policy  UpdatePolicy   `json:"policy"`
+	Last    *UpdateAttempt `json:"last,omitempty"` // that has ended
+}
+
+// UpdatePolicy is what officers want of updates. Fields that are nil in a change stay as they are.
+type UpdatePolicy struct {
+	Paused     *bool      `json:"paused,omitempty"`     // no update, until an officer says otherwise
+	DeferUntil *time.Time `json:"deferUntil,omitempty"` // no restart before; the zero time: none is deferred
+	From       *string    `json:"from,omitempty"`       // when the night begins in which the box may restart, such as 02:00
+	To         *string    `json:"to,omitempty"`         // and when it ends
+	Metered    *bool      `json:"metered,omitempty"`    // bytes cost money: nothing is had before an officer says now
+	Channel    *string    `json:"channel,omitempty"`    // stable or candidate; empty: the profile's
+	Source     *string    `json:"source,omitempty"`     // folder on the box, such as a USB stick; empty: the network
+}
+
+// UpdateAttempt is a release that was tried.
+type UpdateAttempt struct {
+	Number  int           `json:"number"`
+	From    image.Version `json:"from"`
+	To      image.Version `json:"to"`
+	Ended   time.Time     `json:"ended"`
+	Stays   bool          `json:"stays"`            // whether the new version was kept
+	ByHand  bool          `json:"byHand,omitempty"` // an officer went back, nothing had failed
+	Check   string        `json:"check,omitempty"`  // what failed: start, tries, core, migration, module, journey, time or store
+	Module  string        `json:"module,omitempty"`
+	Journey string        `json:"journey,omitempty"`
+	Problem string        `json:"problem,omitempty"`
+	Subject string        `json:"subject"` // of the letter to the officers
+	Letter  string        `json:"letter"`  // plain text
+}
+
+// GoBack is what going back to the version of before means.
+type GoBack struct {
+	From   image.Version `json:"from"`
+	To     image.Version `json:"to"`
+	Since  time.Time     `json:"since"`  // what was written later is lost
+	Losses []Loss        `json:"losses"` // what that is; none: nothing was written
+	Begun  bool          `json:"begun"`  // the box goes back now
+}
+
+// Loss is what would be lost of a module's volume.
+type Loss struct {
+	Module string    `json:"module"`
+	Volume string    `json:"volume"`
+	Files  int       `json:"files"`  // that are new or were changed
+	Newest time.Time `json:"newest"` // when the newest of them was written
+	Bytes  int64     `json:"bytes"`
 }

@@ -41,6 +41,19 @@ type Box interface {
 	// RunTask runs a task; Title and Help of t do not count. That a task fails is no error: the last Progress says so.
 	RunTask(ctx context.Context, t api.Task) iter.Seq2[api.Progress, error]
 
+	Update() (api.Update, error)
+	// UpdateHistory lists the updates that were tried, the newest first.
+	UpdateHistory() ([]api.UpdateAttempt, error)
+	// SetUpdatePolicy changes what is set in p.
+	SetUpdatePolicy(p api.UpdatePolicy) error
+	// CheckUpdate has the publisher asked for a new version; now: and that tried as soon as possible.
+	CheckUpdate(now bool) error
+	// GoBack says what going back to the version of before would lose, and goes back if that is confirmed.
+	GoBack(ctx context.Context, confirmed bool) (api.GoBack, error)
+	// RestartUpdate tries the release that is staged. It returns when the box resets, or with the reason why it does not; then
+	// all modules go on.
+	RestartUpdate(ctx context.Context) error
+
 	// Provision makes accounts in the directory and yields each once it can log in. A name that exists already gets a new
 	// password.
 	Provision(ctx context.Context, p api.Provision) iter.Seq2[api.Account, error]

@@ -17,9 +17,10 @@ import (
 
 // streams are the routes whose bodies have no bounds of time and size.
 var streams = map[string]bool{
-	"GET /v1/logs":       true,
-	"GET /v1/events":     true,
-	"POST /v1/provision": true,
+	"GET /v1/logs":            true,
+	"GET /v1/events":          true,
+	"POST /v1/provision":      true,
+	"POST /v1/update/restart": true,
 	"POST /v1/modules/{module}/tasks/{kind}/{task}":              true,
 	"PUT /v1/developer/layers/{digest}":                          true,
 	"POST /v1/developer/modules/{module}/ports/{port}":           true,
@@ -48,6 +49,14 @@ func (s *Server) handlers() map[string]handler {
 		"PATCH /v1/modules/{module}/settings":                  s.patchSettings,
 		"POST /v1/modules/{module}/tasks/{kind}/{task}":        s.runTask,
 		"POST /v1/provision":                                   s.provision,
+
+		"GET /v1/update":          s.update,
+		"GET /v1/update/history":  s.updateHistory,
+		"PATCH /v1/update/policy": s.patchUpdatePolicy,
+		"POST /v1/update/check":   func(w http.ResponseWriter, _ *http.Request) error { return done(w, s.config.Box.CheckUpdate(false)) },
+		"POST /v1/update/now":     func(w http.ResponseWriter, _ *http.Request) error { return done(w, s.config.Box.CheckUpdate(true)) },
+		"POST /v1/update/back":    s.goBack,
+		"POST /v1/update/restart": s.restartUpdate,
 
 		"GET /v1/developer/layers/{digest}":                          s.hasLayer,
 		"PUT /v1/developer/layers/{digest}":                          s.addLayer,

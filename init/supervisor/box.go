@@ -51,9 +51,11 @@ func EnterGroup(cgroups string) error {
 
 // Info implements apiserver.Box.
 func (b *Box) Info() api.Info {
-	c := b.supervisor.config
+	s, c := b.supervisor, b.supervisor.config
+	trial := false
+	_ = s.call(func(context.Context) { trial = s.trial != nil })
 	return api.Info{
-		Name: c.Manifest.Name, Title: c.Manifest.Title, Version: c.Manifest.Version, Slot: c.Slot, Trial: c.Trial,
+		Name: c.Manifest.Name, Title: c.Manifest.Title, Version: c.Manifest.Version, Slot: c.Slot, Trial: trial,
 		Developer: c.Manifest.Developer,
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"allotment/init/plan"
 	"allotment/init/reaper"
 	"allotment/init/state"
+	"allotment/updater/gate"
 )
 
 // hostJob runs a service's command as an ordinary program of this machine.
@@ -177,7 +178,7 @@ func newDeclared(t *testing.T, dir string, m *image.Manifest, asks map[string]fu
 		beat.Close()
 	})
 	go func() { s.loop(ctx, context.Background(), nil); close(b.done) }()
-	s.send(eventState{&formats{now: map[string]int{}}, f})
+	s.send(eventState{&formats{now: map[string]int{}}, f, gate.Usual})
 	s.send(eventModules{})
 	return b
 }

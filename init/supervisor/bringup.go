@@ -14,6 +14,7 @@ import (
 
 	"allotment/api"
 	"allotment/init/network"
+	"allotment/updater/gate"
 )
 
 // Events of bringing the box up.
@@ -23,6 +24,7 @@ type (
 	eventState      struct {
 		state State
 		files *files
+		next  gate.Next
 	}
 	eventModules struct{}                       // modules can be prepared
 	eventTime    struct{ offset time.Duration } // the clock was set by the time servers
@@ -56,14 +58,19 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 	state, err := s.config.OpenState(opening)
 	hung.Stop()
 	var f *files
+	next := gate.Usual
 	if err == nil {
+		if next = s.passGate(); next == gate.Reset {
+			s.send(eventAnother{state})
+			return
+		}
 		f, err = openFiles(s.config, s.config.Manifest, s.log)
 	}
 	if err != nil {
 		s.send(eventBroken{"state", err})
 		return
 	}
-	s.send(eventState{state, f})
+	s.send(eventState{state, f, next})
 	if err := s.clock.Remember(filepath.Join(s.config.State, "system", "time")); err != nil {
 		s.warn(err)
 	}
@@ -75,7 +82,7 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 
 // joinNetwork sets the network up and begins to follow it. No link is up before the firewall is.
 func (s *Supervisor) joinNetwork(ctx context.Context, running *sync.WaitGroup) error {
-	if err := s.rule(network.Rules{Ports: publicPorts}); err != nil {
+	if err := s.rule(network.Rules{Ports: publicPorts, Closed: s.config.Trial}); err != nil {
 		return err
 	}
 	if err := network.Loopback(); err != nil {
@@ -96,19 +103,26 @@ func (s *Supervisor) joinNetwork(ctx context.Context, running *sync.WaitGroup) e
 	return nil
 }
 
-func (s *Supervisor) onState(e eventState) {
+func (s *Supervisor) onState(ctx context.Context, e eventState) {
 	s.state, s.files = e.state, e.files
 	s.domain = e.files.settings.Values().Organisation().Domain
 	if err := s.config.Log.Keep(filepath.Join(s.config.State, "logs", "system")); err != nil {
 		s.warn(err)
 	}
 	s.readOff()
+	s.onGate(ctx, e.next)
 }
 
 func (s *Supervisor) onModules(ctx context.Context) {
 	s.setRules()
+	if s.stranded {
+		return
+	}
 	for _, m := range s.modules {
 		s.prepareModule(ctx, m)
+	}
+	if s.trial != nil {
+		go s.tryOut(ctx, s.trial.attempt)
 	}
 	s.renewed = s.now() // what modules read is made now
 	s.patrol(ctx)
@@ -116,8 +130,10 @@ func (s *Supervisor) onModules(ctx context.Context) {
 
 func (s *Supervisor) onFirewalled(ctx context.Context) {
 	for _, u := range s.daemons {
-		u.prepared = true
-		s.adopt(ctx, u)
+		if u != s.updater {
+			u.prepared = true
+			s.adopt(ctx, u)
+		}
 	}
 }
 

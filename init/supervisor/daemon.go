@@ -34,6 +34,8 @@ type daemonConfig struct {
 	listen  func() ([]*os.File, error)  // makes its sockets, from file descriptor 3 on
 	ready   image.Check                 // how it is asked
 	ask     func(context.Context) error // in place of what ready asks; nil: that
+
+	informed bool // it was told all before it was started, and need not read that again
 }
 
 // daemon runs such a program, unprivileged in the host's network. It takes what to do from a file, whose path is its only

@@ -99,13 +99,12 @@ const mostResets = 3
 
 // fail prints why the boot is no good and asks for a reset.
 func (s *Supervisor) fail(stage string, err error) {
-	if s.ending || !s.countReset() {
+	if s.ending || s.failTrial(stage, err) || !s.countReset() {
 		return
 	}
 	s.config.Console.Print("%s", message(stage, err))
 	s.log.Error("the boot failed", "stage", stage, "error", err)
-	s.exit = Reboot
-	s.stop("the boot failed")
+	s.reset("the boot failed")
 }
 
 func (s *Supervisor) resetsFile() string { return filepath.Join(s.config.State, "system", "resets") }

@@ -55,6 +55,7 @@ func (s *Supervisor) configureDaemons() {
 		return
 	}
 	s.configure(s.gateway, s.routes())
+	s.configureUpdater()
 	if s.resolver != nil {
 		s.configure(s.resolver, s.names())
 	}

@@ -226,8 +226,9 @@ func (s *Supervisor) onPrepared(ctx context.Context, e eventPrepared) {
 	}
 }
 
-// stopWhat must not run makes the units of modules end that are off or held.
+// stopWhatMustNotRun makes the units of modules end that are off or held.
 func (s *Supervisor) stopWhatMustNotRun(ctx context.Context) {
+	var units []*unit
 	for _, m := range s.modules {
 		if m.runs() || !m.settled {
 			continue
@@ -235,8 +236,9 @@ func (s *Supervisor) stopWhatMustNotRun(ctx context.Context) {
 		for _, cancel := range m.tasks {
 			cancel()
 		}
-		s.stopNext(ctx, m.units)
+		units = append(units, m.units...)
 	}
+	s.stopNext(ctx, units)
 }
 
 // standsStill tells whether nothing of the module runs.

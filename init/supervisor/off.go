@@ -154,7 +154,7 @@ var publicPorts = []uint16{80}
 
 // setRules tells the kernel who may talk to whom. Without rules nothing is right, so an error ends the boot.
 func (s *Supervisor) setRules() {
-	r := network.Rules{Ports: publicPorts}
+	r := network.Rules{Ports: publicPorts, Closed: s.trial != nil}
 	for _, m := range s.modules {
 		if m.on {
 			r.Modules = append(r.Modules, m.plan)

@@ -41,10 +41,16 @@ func (s *Supervisor) show() {
 
 // summary is the box in one line.
 func (s *Supervisor) summary() string {
-	notReady := slices.ContainsFunc(s.units, func(u *unit) bool { return u.module.runs() && u.machine.state != ready })
+	notReady := slices.ContainsFunc(s.units, func(u *unit) bool {
+		return u.module.runs() && u != s.updater && u.machine.state != ready
+	})
 	switch {
 	case s.ending:
 		return "shutting down"
+	case s.stranded:
+		return strandedText
+	case s.trial != nil && s.booted:
+		return "trying a new version"
 	case !notReady:
 		return "ready"
 	case s.state == nil:

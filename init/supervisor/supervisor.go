@@ -29,6 +29,8 @@ import (
 	"allotment/init/power"
 	"allotment/init/reaper"
 	"allotment/init/state"
+	"allotment/updater/config"
+	"allotment/updater/gate"
 )
 
 // The exit codes by which PID 1 is told what to do.
@@ -58,7 +60,7 @@ type State interface {
 type Config struct {
 	Manifest  *image.Manifest
 	Slot      image.Slot
-	Trial     bool
+	Trial     bool   // the boot loader says that it counts this start: a hint until the gate has decided
 	Run       string // folder for what lives until the next boot
 	State     string // mount point of the state partition
 	Gateway   string // program
@@ -66,6 +68,9 @@ type Config struct {
 	Listen    string // the gateway's address
 	Container container.Config
 	OpenState func(context.Context) (State, error)
+	Gate      *gate.Gate                  // decides whether a new release stays; nil: nobody does
+	Updater   string                      // program that finds new releases; empty: none
+	Update    config.Config               // what it is told
 	Serve     func(context.Context, *Box) // answers the API until the context ends; nil: nobody does
 	Heartbeat *os.File                    // a byte of keeper's is written there every two seconds
 	Console   *console.Console
@@ -92,6 +97,7 @@ type Supervisor struct {
 	gateway  *unit
 	net      network.Status
 	resolver *unit        // nil where there is none
+	updater  *unit        // likewise
 	upstream resolverAddr // the network's resolver
 	domain   string       // of the organisation
 	synced   time.Time    // when the time servers were followed last
@@ -99,6 +105,8 @@ type Supervisor struct {
 	files    *files
 	waits    []wait
 	ends     chan struct{} // closed when the box begins to end
+	trial    *trial        // nil: this release is not on trial
+	stranded bool          // no module may start, see gate.Stranded
 
 	shortage    string    // which service wanted for memory last
 	shortageAt  time.Time // and when that was
@@ -147,6 +155,9 @@ func New(c Config, r *reaper.Reaper) (*Supervisor, error) {
 		return nil, err
 	}
 	if err := s.addResolver(); err != nil {
+		return nil, err
+	}
+	if err := s.addUpdater(); err != nil {
 		return nil, err
 	}
 	s.wire(p)
@@ -295,7 +306,9 @@ func (s *Supervisor) handle(ctx context.Context, event any) {
 	case eventFirewalled:
 		s.onFirewalled(ctx)
 	case eventState:
-		s.onState(e)
+		s.onState(ctx, e)
+	case eventAnother:
+		s.onAnother(e)
 	case eventModules:
 		s.onModules(ctx)
 	case eventPrepared:
@@ -365,14 +378,18 @@ func (s *Supervisor) judge(ctx context.Context) {
 			return
 		}
 	}
-	waits := slices.ContainsFunc(s.units, func(u *unit) bool {
-		return u.importance != plan.Optional && u.module.runs() && u.machine.state != ready
-	})
-	if s.booted || s.judged || waits {
+	if s.booted || s.judged || s.stranded || s.waitsForUnits() {
 		return
 	}
 	s.judged = true
 	s.awaitGateway(ctx)
+}
+
+// waitsForUnits tells whether something that counts is not ready.
+func (s *Supervisor) waitsForUnits() bool {
+	return slices.ContainsFunc(s.units, func(u *unit) bool {
+		return u.importance != plan.Optional && u.module.runs() && u.machine.state != ready
+	})
 }
 
 // onFollowed prints BOOT-OK. A gateway that did not follow is asked again.
@@ -384,7 +401,7 @@ func (s *Supervisor) onFollowed(e eventFollowed) {
 	}
 	s.booted = true
 	trial := "no"
-	if s.config.Trial {
+	if s.trial != nil {
 		trial = "yes"
 	}
 	s.config.Console.Print("BOOT-OK slot=%s version=%s trial=%s secs=%d",

@@ -238,7 +238,7 @@ func (s *Supervisor) onChecked(ctx context.Context, e eventChecked) {
 	s.log.Info("ready", "unit", u.name)
 	s.record(api.Event{Level: api.Good, Kind: "service", Text: u.name + " is ready"}, u)
 	s.perform(ctx, u, u.machine.checkPassed(s.now()))
-	if d, ok := u.job.(*daemon); ok {
+	if d, ok := u.job.(*daemon); ok && !d.informed {
 		d.reload(u.process) // what it was told before it could hear of it
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"allotment/updater/attempt"
 	"allotment/updater/history"
 	"allotment/updater/letter"
+	"allotment/updater/snapshot"
 )
 
 // Loader is what the boot loader reads: a slot.Store.
@@ -27,12 +28,13 @@ type Loader interface {
 	Close() error
 }
 
-// Snapshots are copies of all data, as package snapshot keeps them. Their name is the version that is tried.
+// Snapshots are copies of all data, as package snapshot keeps them: see Data. Their name is the version that is tried.
 type Snapshots interface {
 	Take(name string) error
 	Restore(name string) error
 	Remove(name string) error
 	Exists(name string) bool
+	Changes(name string) ([]snapshot.Change, error)
 }
 
 // Config is what a gate works with.
@@ -183,6 +185,11 @@ func (g *Gate) canGoBack() (*attempt.Attempt, error) {
 		return nil, fmt.Errorf("the copy of the data from before the update was kept for %d days and is gone", letter.KeptDays)
 	}
 	return a, nil
+}
+
+// Losses tells what was written since the release was installed that could be undone by hand: going back would lose it.
+func (g *Gate) Losses(a *attempt.Attempt) ([]snapshot.Change, error) {
+	return g.config.Snapshots.Changes(string(a.To.Version))
 }
 
 // Back undoes a committed release by hand. The machine must be reset then, unless there is an error.

@@ -5,6 +5,7 @@ package boxtest
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"iter"
@@ -29,6 +30,9 @@ type Box struct {
 	Forms   map[string]api.Settings // by module; empty: of the organisation
 	Jobs    []api.Task
 	Failing map[string]string // tasks that fail, as MODULE.NAME, and why
+	Updates api.Update
+	Tried   []api.UpdateAttempt
+	Back    api.GoBack
 
 	mu       sync.Mutex
 	done     []string // what it was told
@@ -61,6 +65,11 @@ func New(now time.Time) *Box {
 		},
 		Jobs: []api.Task{{Module: "page", Kind: api.Journey, Name: "read", Title: "Read the page"},
 			{Module: "page", Kind: api.Repair, Name: "empty-cache", Title: "Empty the cache", Help: "It fills again."}},
+		Updates: api.Update{Text: "version 1.1 is ready", Running: "1.0", Offered: "1.1", State: "ready", Back: "0.9"},
+		Tried: []api.UpdateAttempt{{Number: 1, From: "0.9", To: "1.0", Ended: now, Stays: true,
+			Subject: "Garden Club: the server was updated to version 1.0", Letter: "All is well.\n"}},
+		Back: api.GoBack{From: "1.0", To: "0.9", Since: now, Losses: []api.Loss{
+			{Module: "page", Volume: "data", Files: 2, Newest: now, Bytes: 3 << 20}}},
 		Failing: map[string]string{"page.empty-cache": "status 1"}, layers: map[image.Digest][]byte{}, watching: make(chan struct{}),
 	}
 }
@@ -194,6 +203,38 @@ func (b *Box) RunTask(_ context.Context, t api.Task) iter.Seq2[api.Progress, err
 			yield(api.Progress{Step: 1, Title: "the only step", Done: true, OK: why == "", Problem: why, Output: "said\n", Seconds: 1}, nil) &&
 			yield(api.Progress{Done: true, OK: why == "", Problem: why, Seconds: 1}, nil)
 	}
+}
+
+// Update implements apiserver.Box.
+func (b *Box) Update() (api.Update, error) { return b.Updates, nil }
+
+// UpdateHistory implements apiserver.Box.
+func (b *Box) UpdateHistory() ([]api.UpdateAttempt, error) { return b.Tried, nil }
+
+// SetUpdatePolicy implements apiserver.Box.
+func (b *Box) SetUpdatePolicy(p api.UpdatePolicy) error {
+	text, err := json.Marshal(p)
+	b.note("update policy %s", text)
+	return err
+}
+
+// CheckUpdate implements apiserver.Box.
+func (b *Box) CheckUpdate(now bool) error {
+	b.note("update check, now %t", now)
+	return nil
+}
+
+// GoBack implements apiserver.Box.
+func (b *Box) GoBack(_ context.Context, confirmed bool) (api.GoBack, error) {
+	b.note("update back, confirmed %t", confirmed)
+	back := b.Back
+	back.Begun = confirmed
+	return back, nil
+}
+
+// RestartUpdate implements apiserver.Box.
+func (b *Box) RestartUpdate(context.Context) error {
+	return api.Errorf(api.Conflict, "no new version is ready to be tried")
 }
 
 // Provision implements apiserver.Box.

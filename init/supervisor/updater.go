@@ -1,0 +1,50 @@
+package supervisor
+
+import (
+	"context"
+	"os"
+
+	"allotment/image"
+	"allotment/init/plan"
+)
+
+// updaterMemory bounds the updater, in bytes; what it writes to disk counts until it is written.
+const updaterMemory = 64 << 20
+
+// addUpdater makes the updater's unit, which startUpdater lets start. The box is as good without it.
+func (s *Supervisor) addUpdater() (err error) {
+	if s.config.Updater == "" {
+		return nil
+	}
+	s.updater, err = s.addDaemon(daemonConfig{
+		name: "updater", program: s.config.Updater, memory: updaterMemory, pids: 64, weight: 20,
+		listen: func() ([]*os.File, error) { return nil, nil },
+		ready:  image.Check{Timeout: 30}, ask: func(context.Context) error { return nil }, informed: true,
+	})
+	if err == nil {
+		s.updater.importance = plan.Optional
+	}
+	return err
+}
+
+// startUpdater lets the updater run, once the state partition is open and no release is on trial.
+func (s *Supervisor) startUpdater(ctx context.Context) {
+	if s.updater == nil || s.updater.prepared {
+		return
+	}
+	s.updater.prepared = true
+	s.configureUpdater()
+	s.adopt(ctx, s.updater)
+}
+
+// configureUpdater tells the updater what has changed.
+func (s *Supervisor) configureUpdater() {
+	if s.updater == nil || !s.updater.prepared {
+		return
+	}
+	c := s.config.Update
+	if s.files != nil {
+		c.Zone = s.files.settings.Values().Organisation().TimeZone
+	}
+	s.configure(s.updater, c)
+}
