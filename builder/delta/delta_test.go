@@ -193,8 +193,8 @@ func TestDeltaOfARelease(t *testing.T) {
 }
 
 func TestDeltaOfFilesLargerThanAPiece(t *testing.T) {
-	old := noise(1, 20<<20)
-	b, stats := makeAndApply(t, []Part{inMemory("large", old)}, []Part{inMemory("large", slices.Concat(noise(2, 1000), old[:9<<20], old[10<<20:]))})
+	old := noise(1, 9<<20)
+	b, stats := makeAndApply(t, []Part{inMemory("large", old)}, []Part{inMemory("large", slices.Concat(noise(2, 1000), old[:5<<20], old[6<<20:], noise(3, 1000)))})
 	if len(b) > 20_000 {
 		t.Errorf("the delta has %d bytes (%+v)", len(b), stats)
 	}

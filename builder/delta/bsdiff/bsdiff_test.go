@@ -70,7 +70,7 @@ func TestDiffOfCodeThatMoved(t *testing.T) {
 }
 
 func TestDiffOfLongRuns(t *testing.T) { // over which a search without a limit takes minutes
-	zeros := make([]byte, 1<<20)
+	zeros := make([]byte, 1<<17)
 	holes := slices.Clone(zeros)
 	for i := 0; i < len(holes); i += 1000 {
 		holes[i] = byte(i)
