@@ -27,6 +27,7 @@ func TestKillEveryProcess(t *testing.T) {
 	for _, service := range []string{"main", "hog", "root"} {
 		t.Run("probe."+service, func(t *testing.T) { p.testKillService(t, "probe", service) })
 	}
+	t.Run("the supervisor of a task", p.testKillTask)
 	t.Run("crun", p.testKillStart)
 	t.Run("PID 1", p.testKillInit)
 }
@@ -93,6 +94,44 @@ func (p probes) testKillService(t *testing.T, module, service string) {
 	if p.life(t, "victim") != others {
 		t.Error("a service of another module was started again")
 	}
+}
+
+// testKillTask kills the supervisor while a service stands still for a task: the task ends with the supervisor that began
+// it, and only then the service runs again.
+func (p probes) testKillTask(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patient)
+	defer cancel()
+	go func() {
+		for range p.m.API().RunTask(ctx, api.Task{Module: "probe", Kind: api.Backup, Name: "restore"}) {
+		}
+	}()
+	p.awaitService(t, "probe", "hog", func(s api.Service) bool { return s.State == "stopped" })
+	task := 0
+	for ctx.Err() == nil && task == 0 {
+		task = p.restoring(t)
+	}
+	old := p.program(t, "allot-supervisor", 0)
+	p.m.API().Signal(ctx, old, "SIGKILL")
+	p.program(t, "allot-supervisor", old)
+	p.awaitService(t, "probe", "hog", func(s api.Service) bool { return s.State == "ready" })
+	if left := p.restoring(t); task == 0 || left != 0 {
+		t.Errorf("the task was process %d, and process %d is left of it", task, left)
+	}
+}
+
+// restoring is the process of the probe's restore, 0 if there is none.
+func (p probes) restoring(t *testing.T) int {
+	t.Helper()
+	all, err := p.m.API().Processes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range all {
+		if one.Module == "probe" && strings.Contains(one.Command, "probe sleep") {
+			return one.PID
+		}
+	}
+	return 0
 }
 
 // testKillStart kills the runtime while it makes a container. It is at work for a moment only, and listing processes takes

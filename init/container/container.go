@@ -62,9 +62,12 @@ type Sources struct {
 }
 
 // Prepare mounts what the module's containers are made of and sets its limits. What an earlier supervisor prepared is
-// kept.
+// kept, but for the tasks that it began.
 func (r *Runtime) Prepare(m *plan.Module, from Sources) error {
 	if err := limitModule(r.config.Cgroup, m); err != nil {
+		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
+	}
+	if err := r.endTasks(m); err != nil {
 		return fmt.Errorf("cannot prepare module %q: %w", m.Name, err)
 	}
 	if attached(filepath.Join(r.moduleDir(m), "root")) {

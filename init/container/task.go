@@ -55,6 +55,26 @@ const (
 	execGiveUp = 5 * time.Second // for what a command has started to end by force
 )
 
+// endTasks ends the tasks of a module whose supervisor is gone: nobody waits for them, and services that stood still for
+// them are started again.
+func (r *Runtime) endTasks(m *plan.Module) error {
+	groups, err := os.ReadDir(filepath.Join(r.config.Cgroup, m.Cgroup))
+	if err != nil {
+		return err
+	}
+	for _, g := range groups {
+		s, ok := plan.Leftover(m, g.Name())
+		if !ok || !g.IsDir() {
+			continue
+		}
+		if err := r.Kill(s); err != nil {
+			return err
+		}
+		r.Remove(context.Background(), s)
+	}
+	return nil
+}
+
 // Exec runs a command in the service's running container, with the service's user and rights and no more, until it ends or
 // ctx does. It returns nil if the command ended with status 0, and otherwise an error with the last line that it wrote.
 func (r *Runtime) Exec(ctx context.Context, s *plan.Service, command []string) error {

@@ -90,3 +90,23 @@ func TestRefusals(t *testing.T) {
 		t.Error("more modules than addresses were accepted")
 	}
 }
+
+// What an earlier supervisor has begun is found by the name of its control group; services are not.
+func TestLeftover(t *testing.T) {
+	p, err := New(&image.Manifest{Modules: []image.Module{web()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := p.Modules[0]
+	task, err := Task(m, "backup-dump", &image.Task{Command: []string{"/bin/true"}, User: m.Declared.Users[0].Name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, ok := Leftover(m, task.Name)
+	if !ok || s.ID != task.ID || s.Cgroup != task.Cgroup || s.Module != m {
+		t.Errorf("%+v, want what ends %+v", s, task)
+	}
+	if _, ok := Leftover(m, m.Services[0].Name); ok {
+		t.Error("a service counts as a task")
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"allotment/image"
 )
@@ -26,6 +27,14 @@ func Task(m *Module, name string, t *image.Task) (*Service, error) {
 		return nil, fmt.Errorf("cannot plan task %q of module %q: %w", name, m.Name, err)
 	}
 	return s, nil
+}
+
+// Leftover is a task or migration of m as far as its end goes, by the name of its control group. ok is false for a service's.
+func Leftover(m *Module, name string) (s *Service, ok bool) {
+	if !strings.HasPrefix(name, taskPrefix) && !strings.HasPrefix(name, migrationPrefix) {
+		return nil, false
+	}
+	return &Service{Module: m, Name: name, ID: m.Name + "." + name, Cgroup: m.Cgroup + "/" + name}, true
 }
 
 func (mod *Module) newTask(name string, t *image.Task) (*Service, error) {
