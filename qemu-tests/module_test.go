@@ -64,8 +64,8 @@ func bootImage(t *testing.T, path string, o vm.Options) *vm.VM {
 	root := toolRoot(t)
 	o.Dir = t.TempDir()
 	o.Tools = root.With(filepath.Dir(path), o.Dir)
-	o.Firmware, o.Disk, o.DiskSize = vm.UEFI, path, diskSize
-	if o.Arch.BootsBIOS() {
+	o.Disk, o.DiskSize = path, diskSize
+	if o.Firmware == "" && o.Arch.BootsBIOS() {
 		o.Firmware = vm.BIOS // which is up sooner
 	}
 	m := start(t, o)
