@@ -120,3 +120,39 @@ func pickKeys(s signers, digits []string) ([]string, error) {
 	}
 	return ids, nil
 }
+
+// KeyUse says who may sign for a role.
+type KeyUse struct {
+	Role      string
+	Threshold int    // signatures that are wanted
+	ID        string // of the key: SHA-256 as of the TUF specification, section 4.2
+	Name      string // empty if the key folders do not have it
+	AtHand    bool   // the private half is there; whether it can be opened is not tried
+}
+
+// KeyUses lists the keys of all roles.
+func (r *Repository) KeyUses(ring *Keyring) ([]KeyUse, error) {
+	var all []KeyUse
+	for _, ro := range roles {
+		s := r.now.keysOf(ro.name)
+		for _, key := range s.keys {
+			id, err := key.ID()
+			if err != nil {
+				return nil, err
+			}
+			public, err := key.ToPublicKey()
+			if err != nil {
+				return nil, err
+			}
+			u := KeyUse{Role: ro.name, Threshold: s.threshold, ID: id}
+			if u.Name, err = ring.nameOf(public); err == nil {
+				_, err := ring.find(u.Name + ".key")
+				u.AtHand = err == nil
+			} else if err != errNoKey {
+				return nil, err
+			}
+			all = append(all, u)
+		}
+	}
+	return all, nil
+}

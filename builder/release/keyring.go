@@ -40,11 +40,13 @@ const commandPrefix = "command:"
 // the SHA-256, as in RFC 3279). Hardware tokens are used so.
 type Keyring struct {
 	Dirs       []string                                     // the first is where new keys are made
-	Passphrase func(key string, isNew bool) ([]byte, error) // asked once for each key
+	Passphrase func(key string, isNew bool) ([]byte, error) // asked when none that was given before fits, and once for all new keys
 	Runner     run.Runner                                   // starts the programs of keys
 	Rand       io.Reader                                    // for new keys
 
-	open map[string]crypto.Signer
+	open  map[string]crypto.Signer
+	given [][]byte // passphrases
+	fresh []byte   // that of new keys
 }
 
 // Public implements Keys.
@@ -117,15 +119,16 @@ func (k *Keyring) New(name string) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	passphrase, err := k.Passphrase(name, true)
-	if err != nil {
-		return nil, err
+	if k.fresh == nil {
+		if k.fresh, err = k.Passphrase(name, true); err != nil {
+			return nil, err
+		}
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(private)
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := encrypted.Encrypt(der, passphrase)
+	sealed, err := encrypted.Encrypt(der, k.fresh)
 	if err != nil {
 		return nil, err
 	}
@@ -222,13 +225,9 @@ func (k *Keyring) load(ctx context.Context, name string, public crypto.PublicKey
 	if block == nil || block.Type != privatePEM {
 		return nil, fmt.Errorf("%q is no PEM of type %s, and no line that begins with %s", path, privatePEM, commandPrefix)
 	}
-	passphrase, err := k.Passphrase(name, false)
+	der, err := k.decrypt(name, block.Bytes)
 	if err != nil {
 		return nil, err
-	}
-	der, err := encrypted.Decrypt(block.Bytes, passphrase)
-	if err != nil {
-		return nil, errors.New("the passphrase is wrong, or the file is damaged")
 	}
 	private, err := x509.ParsePKCS8PrivateKey(der)
 	if err != nil {
@@ -239,6 +238,25 @@ func (k *Keyring) load(ctx context.Context, name string, public crypto.PublicKey
 		return nil, errors.New("it cannot sign")
 	}
 	return s, nil
+}
+
+// decrypt opens a sealed key with a passphrase that was given before, or asks.
+func (k *Keyring) decrypt(name string, sealed []byte) ([]byte, error) {
+	for _, p := range append(k.given, k.fresh) {
+		if der, err := encrypted.Decrypt(sealed, p); err == nil {
+			return der, nil
+		}
+	}
+	p, err := k.Passphrase(name, false)
+	if err != nil {
+		return nil, err
+	}
+	der, err := encrypted.Decrypt(sealed, p)
+	if err != nil {
+		return nil, errors.New("the passphrase is wrong, or the file is damaged")
+	}
+	k.given = append(k.given, p)
+	return der, nil
 }
 
 // commandSigner is a key that a program has.

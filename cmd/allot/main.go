@@ -56,7 +56,7 @@ Exit status: 0 when done, 1 after an error, 130 after Ctrl-C.`,
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usage(cmd, err) })
 	var c common
 	c.addFlags(root.PersistentFlags())
-	root.AddCommand(newLock(&c), newBuild(&c), newInspect(&c), newRun(&c), newKey(&c), newModule(&c), newDevice())
+	root.AddCommand(newLock(&c), newBuild(&c), newInspect(&c), newRun(&c), newKey(&c), newModule(&c), newDevice(), newRelease(&c))
 	return root
 }
 
