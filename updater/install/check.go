@@ -87,7 +87,11 @@ func (c Config) enoughSpace(r image.Release) error {
 	if err := unix.Statfs(c.State, &st); err != nil {
 		return &os.PathError{Op: "statfs", Path: c.State, Err: err}
 	}
-	if free := int64(st.Bavail) * st.Bsize; free < need {
+	unneeded, err := c.unneeded(c.neededWith(r)) // which goes before the first byte is written
+	if err != nil {
+		return err
+	}
+	if free := int64(st.Bavail)*st.Bsize + unneeded; free < need {
 		return fmt.Errorf("%w: %d MiB are missing on the state partition", ErrNoSpace, (need-free+mib-1)/mib)
 	}
 	return nil
@@ -103,6 +107,9 @@ func (c Config) delta(r image.Release) *image.Blob {
 	return nil
 }
 
+// layers is the folder of the store.
+func (c Config) layers() string { return filepath.Join(c.State, "layers") }
+
 func (c Config) layerPath(verity image.Digest) string {
-	return filepath.Join(c.State, "layers", layer.FileName(verity))
+	return filepath.Join(c.layers(), layer.FileName(verity))
 }

@@ -6,7 +6,9 @@ package install
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -36,6 +38,7 @@ type Boot interface {
 	Versions() ([]image.Version, error)            // that could be started
 	Place(version image.Version, uki string) error // boot files of the UKI, so that nothing starts them yet
 	Drop(version image.Version) error              // is never started again
+	UKI(version image.Version) (io.Reader, error)  // as it lies there
 	Close() error
 }
 
@@ -80,6 +83,9 @@ func stage(
 		return to, err
 	}
 	if err := c.empty(t); err != nil {
+		return to, err
+	}
+	if err := errors.Join(c.removeLayers(c.neededWith(r)), c.removeDownloads(&r)); err != nil {
 		return to, err
 	}
 	if err := makeParts(ctx, c, r, src, t, report); err != nil {

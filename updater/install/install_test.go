@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"io"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -78,6 +79,13 @@ func (b *bootFiles) Close() error                       { return nil }
 func (b *bootFiles) Place(v image.Version, uki string) (err error) {
 	b.placed[v], err = os.ReadFile(uki)
 	return err
+}
+
+func (b *bootFiles) UKI(v image.Version) (io.Reader, error) {
+	if !slices.Contains(b.entries, v) {
+		return nil, fs.ErrNotExist
+	}
+	return strings.NewReader("UKI of " + string(v)), nil
 }
 
 func (b *bootFiles) Drop(v image.Version) error {

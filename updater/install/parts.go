@@ -47,7 +47,7 @@ func makeParts(
 	p := &parts{config: c, target: t, want: map[image.Digest]*part{}, files: map[image.Digest]*os.File{}}
 	defer p.close()
 	dirs := errors.Join(durable.MkdirAll(FetchDir(c.State), 0o700), durable.MkdirAll(filepath.Dir(UKI(c.State, "")), 0o755),
-		durable.MkdirAll(filepath.Dir(c.layerPath("")), 0o755))
+		durable.MkdirAll(c.layers(), 0o755))
 	if err := errors.Join(dirs, p.open()); err != nil {
 		return err
 	}
