@@ -165,6 +165,9 @@ func connect(m *plan.Module, path string) error {
 	if err := attach(cable, moduleMAC(m), []netip.Addr{m.IPv4.Addr(), m.IPv6.Addr()}, hostAddrs); err != nil {
 		return err
 	}
+	if err := takeShortWay(attrs.Name); err != nil {
+		return err
+	}
 	if err := netlink.LinkSetAlias(cable, m.Name); err != nil {
 		return fmt.Errorf("cannot mark %s: %w", attrs.Name, err)
 	}

@@ -208,7 +208,7 @@ func (u *Uplink) prepare(l netlink.Link) error {
 	if err := netlink.LinkSetUp(l); err != nil {
 		return fmt.Errorf("cannot set %s up: %w", name, err)
 	}
-	return nil
+	return takeShortWay(name)
 }
 
 // join begins to use the link.

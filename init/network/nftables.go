@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -81,6 +82,11 @@ func install(all []chain) error {
 			made[i].Type, made[i].Hooknum, made[i].Priority, made[i].Policy = ch.kind, ch.hook, ch.priority, &policy
 		}
 		c.AddChain(made[i])
+	}
+	if slices.ContainsFunc(all, chain.offloads) {
+		if err := addFlowtable(c, table); err != nil {
+			return err
+		}
 	}
 	for i, ch := range all {
 		for _, r := range ch.rules {

@@ -23,7 +23,11 @@ type Rules struct {
 
 // SetRules puts the rules in force, in one transaction in place of all former ones, and then lets the host forward packets.
 func SetRules(r Rules) error {
-	if err := install(chains(r)); err != nil {
+	err := install(append(chains(r), shortWayChain(r.Modules)))
+	if isMissing(err) { // in a kernel without flow tables, which looks at every packet
+		err = install(chains(r))
+	}
+	if err != nil {
 		return err
 	}
 	// A small machine's kernel would remember some 8000 connections, and only the first network namespace can say so.
