@@ -16,6 +16,15 @@ type Collective struct {
 
 var collectiveAttributes = []string{"ou", "displayName", "mail", "owner"}
 
+// belongsTo is the attribute that names a collective; without a value for no collective.
+func belongsTo(collective string) (attribute, error) {
+	if collective == "" {
+		return attribute{name: "allotmentCollective"}, nil
+	}
+	dn, err := collectiveDN(collective)
+	return one("allotmentCollective", dn), err
+}
+
 // AddCollective makes a collective.
 func (c *Client) AddCollective(v Collective) error {
 	dn, err := collectiveDN(v.Name)

@@ -39,14 +39,12 @@ func (c *Client) addGroup(g Group) error {
 	if err != nil {
 		return err
 	}
-	collective := ""
-	if g.Collective != "" {
-		if collective, err = collectiveDN(g.Collective); err != nil {
-			return err
-		}
+	collective, err := belongsTo(g.Collective)
+	if err != nil {
+		return err
 	}
 	return c.add(dn, []string{"allotmentGroup"}, []attribute{one("cn", g.Name), one("displayName", g.Title),
-		one("mail", g.Mail), one("allotmentCollective", collective), {"owner", owners}, {"member", members}})
+		one("mail", g.Mail), collective, {"owner", owners}, {"member", members}})
 }
 
 func personDNs(names []string) ([]string, error) {

@@ -37,14 +37,12 @@ func (c *Client) addOffice(o Office) error {
 	if err != nil {
 		return err
 	}
-	collective := ""
-	if o.Collective != "" {
-		if collective, err = collectiveDN(o.Collective); err != nil {
-			return err
-		}
+	collective, err := belongsTo(o.Collective)
+	if err != nil {
+		return err
 	}
 	return c.add(dn, []string{"allotmentOffice"}, append(term, one("cn", o.Name), one("displayName", o.Title),
-		one("mail", o.Mail), one("allotmentCollective", collective)))
+		one("mail", o.Mail), collective))
 }
 
 // newTerm are the attributes that say who holds an office and from when to when; the zero time is open.

@@ -31,23 +31,19 @@ const suspended = "000001010000Z"
 
 // attributes are those that AddPerson and ChangePerson write.
 func (p *Person) attributes() ([]attribute, error) {
-	fullName, surname, collective := p.FullName, p.Surname, ""
+	collective, err := belongsTo(p.Collective)
+	if err != nil {
+		return nil, err
+	}
+	fullName, surname := p.FullName, p.Surname
 	if fullName == "" {
 		fullName = p.Name
 	}
 	if surname == "" {
 		surname = fullName
 	}
-	if p.Collective != "" {
-		dn, err := collectiveDN(p.Collective)
-		if err != nil {
-			return nil, err
-		}
-		collective = dn
-	}
 	return []attribute{one("cn", fullName), one("sn", surname), one("givenName", p.GivenName), one("mail", p.Mail),
-		one("allotmentOutsideMail", p.OutsideMail), one("preferredLanguage", p.Language),
-		one("allotmentCollective", collective)}, nil
+		one("allotmentOutsideMail", p.OutsideMail), one("preferredLanguage", p.Language), collective}, nil
 }
 
 // AddPerson makes an account. With an empty password nobody can log in to it until SetPassword. Groups and Suspended of p
