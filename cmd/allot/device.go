@@ -36,7 +36,7 @@ or, on the host of a virtual machine, by the socket of its virtio port org.allot
 	fl.StringVar(&f.machine, "vm", "", "name of a machine that allot run started (default: the newest)")
 	cmd.MarkFlagsMutuallyExclusive("socket", "port", "vm")
 	cmd.AddCommand(newHealth(&f), newModules(&f), newModuleSwitch(&f), newRestart(&f), newLogs(&f), newEvents(&f),
-		newSettings(&f), newResources(&f), newProvision(&f), newForward(&f), newExec(&f),
+		newSettings(&f), newResources(&f), newUpdate(&f), newProvision(&f), newForward(&f), newExec(&f),
 		newTask(&f, api.Journey, "Try what members do"),
 		newTask(&f, api.Repair, "Try to mend a module"),
 		newTask(&f, api.Migration, "Bring a volume to a newer format"),
