@@ -22,7 +22,7 @@ func refused(format string, args ...any) error {
 
 // Check tells whether a release is one that can follow on what runs, and returns its root hash.
 func Check(c Config, r image.Release) (verity.RootHash, error) {
-	root, err := rootHash(r)
+	root, err := verity.ParseRootHash(r.RootHash)
 	switch runs := c.Manifest; {
 	case r.Format != image.ReleaseFormat:
 		return root, refused("its description has format %d, and this system knows %d", r.Format, image.ReleaseFormat)

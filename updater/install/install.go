@@ -94,7 +94,11 @@ func stage(
 	if err := t.seal(to.RootHash); err != nil {
 		return to, err
 	}
-	if err := c.keepDescription(r); err != nil {
+	n := Needs{RootHash: to.RootHash}
+	for _, l := range r.Layers {
+		n.Layers = append(n.Layers, image.Layer{Name: l.Name, Digest: l.Verity, Size: l.Size})
+	}
+	if err := c.keepNeeds(r.Version, n); err != nil {
 		return to, err
 	}
 	return to, c.place(r.Version)
@@ -141,35 +145,38 @@ func (c Config) place(v image.Version) error {
 	return b.Close()
 }
 
-// keepDescription keeps the release's description, so that later it is known what its slot needs.
-func (c Config) keepDescription(r image.Release) error {
-	b, err := json.Marshal(r)
+// Needs is what a version needs of the state partition, so that nobody removes it.
+type Needs struct {
+	RootHash verity.RootHash `json:"roothash"`
+	Layers   []image.Layer   `json:"layers"`
+}
+
+// keepNeeds notes what a version needs.
+func (c Config) keepNeeds(v image.Version, n Needs) error {
+	b, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
-	path := description(c.State, r.Version)
+	path := needsFile(c.State, v)
 	if err := durable.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	return durable.WriteFile(path, b, 0o644)
 }
 
-func description(state string, v image.Version) string {
+func needsFile(state string, v image.Version) string {
 	return filepath.Join(Dir(state), "releases", string(v)+".json")
 }
 
-// Description reads the description of a release that was installed here.
-func Description(state string, v image.Version) (image.Release, error) {
-	var r image.Release
-	b, err := os.ReadFile(description(state, v))
+// NeedsOf reads what a version needs that was installed here.
+func NeedsOf(state string, v image.Version) (Needs, error) {
+	var n Needs
+	b, err := os.ReadFile(needsFile(state, v))
 	if err == nil {
-		err = json.Unmarshal(b, &r)
+		err = json.Unmarshal(b, &n)
 	}
 	if err != nil {
-		return r, fmt.Errorf("cannot read what version %s consists of: %w", v, err)
+		return n, fmt.Errorf("cannot read what version %s needs: %w", v, err)
 	}
-	return r, nil
+	return n, nil
 }
-
-// rootHash parses a release's.
-func rootHash(r image.Release) (verity.RootHash, error) { return verity.ParseRootHash(r.RootHash) }

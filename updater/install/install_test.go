@@ -278,8 +278,8 @@ func (b *box) wantStaged(t *testing.T, to attempt.System, r image.Release, c con
 	if len(b.boot.entries) != 1 || b.boot.entries[0] != "1.0" {
 		t.Errorf("entries are %q", b.boot.entries)
 	}
-	if got, err := Description(b.State, "2.0"); err != nil || got.RootHash != r.RootHash {
-		t.Errorf("kept %+v, %v", got, err)
+	if got, err := NeedsOf(b.State, "2.0"); err != nil || got.RootHash != to.RootHash || len(got.Layers) != len(r.Layers) {
+		t.Errorf("it needs %+v, %v", got, err)
 	}
 	b.wantNothingLeft(t)
 	b.wantRunningWhole(t)

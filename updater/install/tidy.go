@@ -17,8 +17,8 @@ import (
 	"allotment/init/state/btrfs"
 )
 
-// Tidy removes what neither the running system nor one of the other versions needs: layers, copies of UKIs, descriptions of
-// releases, and all downloads. If it is not known what one of them needs, no layer is removed, and that is the error.
+// Tidy removes what neither the running system nor one of the other versions needs: layers, copies of UKIs, notes of needs,
+// and all downloads. If it is not known what one of them needs, no layer is removed, and that is the error.
 func Tidy(c Config, others ...image.Version) error {
 	keep := map[string]bool{string(c.Running.Version): true}
 	needed := c.runningLayers()
@@ -27,10 +27,10 @@ func Tidy(c Config, others ...image.Version) error {
 		if keep[string(v)] = true; v == c.Running.Version {
 			continue
 		}
-		r, err := Description(c.State, v)
+		n, err := NeedsOf(c.State, v)
 		unknown = errors.Join(unknown, err)
-		for _, l := range r.Layers {
-			needed[layer.FileName(l.Verity)] = true
+		for _, l := range n.Layers {
+			needed[layer.FileName(l.Digest)] = true
 		}
 	}
 	err := unknown
@@ -43,7 +43,7 @@ func Tidy(c Config, others ...image.Version) error {
 		}
 	}
 	return errors.Join(err, removeOthers(filepath.Dir(UKI(c.State, "")), kept(".efi")),
-		removeOthers(filepath.Dir(description(c.State, "")), kept(".json")), c.removeDownloads(nil))
+		removeOthers(filepath.Dir(needsFile(c.State, "")), kept(".json")), c.removeDownloads(nil))
 }
 
 // runningLayers are the files of the layers that the running system names.
@@ -122,17 +122,10 @@ func removeOthers(dir string, kept func(name string) bool) error {
 	return err
 }
 
-// Describe sees to it that there are description and UKI of the running system, which a fresh image does not bring. What its
-// description does not say is only what nobody needs to keep it.
+// Describe sees to it that the needs and the UKI of the running system are kept, which a fresh image does not bring.
 func Describe(c Config) error {
-	if _, err := Description(c.State, c.Running.Version); err != nil {
-		m := c.Manifest
-		r := image.Release{Format: image.ReleaseFormat, Name: m.Name, Title: m.Title, Version: m.Version, Arch: m.Arch,
-			Epoch: m.Epoch, RootHash: c.Running.RootHash.String()}
-		for _, l := range m.Layers {
-			r.Layers = append(r.Layers, image.Part{Name: l.Name, Verity: l.Digest, Size: l.Size})
-		}
-		if err := c.keepDescription(r); err != nil {
+	if _, err := NeedsOf(c.State, c.Running.Version); err != nil {
+		if err := c.keepNeeds(c.Running.Version, Needs{c.Running.RootHash, c.Manifest.Layers}); err != nil {
 			return err
 		}
 	}

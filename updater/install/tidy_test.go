@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"allotment/image"
@@ -18,8 +19,7 @@ func (b *box) older(t *testing.T) string {
 	text := noise(50, 64<<10)
 	d, size, err := layer.Digest(bytes.NewReader(text))
 	path := b.layerPath(d)
-	r := image.Release{Version: "0.9", Layers: []image.Part{{Name: "old", Verity: d, Size: size}}}
-	err = errors.Join(err, os.WriteFile(path, text, 0o444), btrfs.SetImmutable(path, true), b.keepDescription(r),
+	err = errors.Join(err, os.WriteFile(path, text, 0o444), btrfs.SetImmutable(path, true), b.keepNeeds("0.9", Needs{Layers: []image.Layer{{Name: "old", Digest: d, Size: size}}}),
 		os.WriteFile(UKI(b.State, "0.9"), []byte("UKI"), 0o444), os.MkdirAll(FetchDir(b.State), 0o755),
 		os.WriteFile(filepath.Join(FetchDir(b.State), "1234.part"), text, 0o600),
 		os.WriteFile(path+unfinished, text, 0o444))
@@ -47,8 +47,8 @@ func TestTidy(t *testing.T) {
 		if err := Tidy(b.Config); err != nil || exists(path) || exists(UKI(b.State, "0.9")) || !exists(UKI(b.State, "1.0")) {
 			t.Errorf("what nobody needs stays: %v", err)
 		}
-		if _, err := Description(b.State, "0.9"); err == nil {
-			t.Error("version 0.9 is still described")
+		if _, err := NeedsOf(b.State, "0.9"); err == nil {
+			t.Error("needs of version 0.9 are kept")
 		}
 		b.wantRunningWhole(t)
 	})
@@ -88,9 +88,9 @@ func TestDescribe(t *testing.T) {
 		if err != nil || string(text) != "UKI of 1.0" {
 			t.Errorf("kept %q, %v", text, err)
 		}
-		r, err := Description(b.State, "1.0")
-		if err != nil || len(r.Layers) != len(b.Manifest.Layers) || r.RootHash != b.Running.RootHash.String() {
-			t.Errorf("described %+v, %v", r, err)
+		n, err := NeedsOf(b.State, "1.0")
+		if err != nil || !slices.Equal(n.Layers, b.Manifest.Layers) || n.RootHash != b.Running.RootHash {
+			t.Errorf("it needs %+v, %v", n, err)
 		}
 	})
 }
