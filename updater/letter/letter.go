@@ -58,7 +58,7 @@ func (w writer) committed() Letter {
 	return w.letter(fmt.Sprintf("the server was updated to version %s", w.To.Version),
 		fmt.Sprintf("%s your server was updated from version %s to version %s. The new version stays.",
 			w.when(attempt.Committed), w.From.Version, w.To.Version),
-		w.proof(), w.stillBroken(), w.away(),
+		w.proof(), w.brokenBefore(), w.away(),
 		fmt.Sprintf("There is nothing that you need to do. If something turns out not to work as it did, an officer can go back "+
 			"to version %s during the next %d days. The server says first what would be lost by that.", w.From.Version, KeptDays))
 }
@@ -81,25 +81,19 @@ func (w writer) proof() string {
 	return fmt.Sprintf("%s. It also tried %d things that members do, and all of them worked.", before, journeys)
 }
 
-// stillBroken names what did not work before either.
-func (w writer) stillBroken() string {
-	broken := map[[2]string]bool{}
-	for _, r := range w.Results {
-		if !r.OK {
-			broken[[2]string{r.Module, r.Journey}] = true
-		}
-	}
+// brokenBefore names what did not work before.
+func (w writer) brokenBefore() string {
 	var all []string
 	for _, r := range w.Baseline {
-		if !r.OK && broken[[2]string{r.Module, r.Journey}] {
+		if !r.OK {
 			all = append(all, "- "+w.name(r))
 		}
 	}
 	if len(all) == 0 {
 		return ""
 	}
-	return "This did not work before the update, and does not work now. It is not the update's doing, but somebody should look " +
-		"at it:\n" + strings.Join(all, "\n")
+	return "This did not work before the update already, so it is not the update's doing, but somebody should look at it:\n" +
+		strings.Join(all, "\n")
 }
 
 // name is a result as people know it.
@@ -152,6 +146,8 @@ func (w writer) reason() string {
 			return fmt.Sprintf("the trial took longer than it may. %s was not ready in time.", w.module(f.Module))
 		}
 		return "the trial took longer than it may."
+	case attempt.CheckStore:
+		return "the new version could not write what it has to. The disk may be full or damaged."
 	case attempt.CheckStart:
 		return "the new version did not start at all."
 	case attempt.CheckTries:
