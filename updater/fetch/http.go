@@ -139,5 +139,5 @@ func (s *servers) Get(ctx context.Context, path string, from, to int64) (io.Read
 	if from < 0 || to >= 0 && to < from {
 		return nil, fmt.Errorf("cannot fetch bytes %d to %d", from, to)
 	}
-	return &transfer{s: s, ctx: ctx, path: path, at: from, end: to, total: -1, seen: map[*mirror]string{}}, nil
+	return &transfer{s: s, ctx: ctx, path: path, at: from, end: to, whole: to < 0, seen: map[*mirror]string{}}, nil
 }

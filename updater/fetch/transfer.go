@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	progress = 64 << 10 // bytes after which the rounds are counted anew
+	progress = 64 << 10 // bytes after which rounds and pauses are counted anew
 	maxSkip  = 32 << 20 // bytes of a file that are thrown away where a server knows no ranges
 	lied     = 8        // faults of a mirror whose bytes were wrong; one that broke off has one
 )
@@ -27,7 +27,7 @@ type transfer struct {
 	path string
 
 	at, end int64              // the next byte; the one after the last, or negative as long as it is unknown
-	total   int64              // bytes of the file, as the servers say; or negative
+	whole   bool               // end is that of the file, as the servers say
 	seen    map[*mirror]string // the version of the file, as each server called it
 
 	conn  *connection // or nil
@@ -121,7 +121,7 @@ func (t *transfer) open() error {
 // nextRound waits, and queues all mirrors that may have the file; or says why there is no use in going on.
 func (t *transfer) nextRound() error {
 	if t.at-t.since >= progress {
-		t.round, t.since = 0, t.at
+		t.round, t.since = min(t.round, 1), t.at
 	}
 	missing := 0
 	for _, err := range t.errs {
@@ -193,15 +193,18 @@ func (t *transfer) accept(m *mirror, r *http.Response) error {
 		return statusError{r.Status, retryAfter(r)}
 	}
 	version := cmp.Or(r.Header.Get("ETag"), r.Header.Get("Last-Modified"))
-	if t.seen[m] != "" && version != t.seen[m] || t.total >= 0 && total >= 0 && total != t.total {
+	switch {
+	case t.seen[m] != "" && version != t.seen[m], t.whole && t.at > 0 && total != t.end:
 		return errors.New("the file has changed meanwhile")
-	}
-	if t.skip = t.at - start; t.skip > maxSkip {
-		return fmt.Errorf("knows no ranges, and %d bytes are too many to read again", t.skip)
+	case !t.whole && total >= 0 && total < t.end:
+		return fmt.Errorf("the file has %d bytes, and byte %d is wanted", total, t.end-1)
+	case t.at-start > maxSkip:
+		return fmt.Errorf("knows no ranges, and %d bytes are too many to read again", t.at-start)
 	}
 	t.seen[m] = version
-	if t.total = max(t.total, total); t.end < 0 {
-		t.end = t.total
+	t.skip = t.at - start
+	if t.whole {
+		t.end = total
 	}
 	return nil
 }
