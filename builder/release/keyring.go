@@ -113,7 +113,7 @@ func (k *Keyring) Next(role string) (string, error) {
 // New implements Keys.
 func (k *Keyring) New(name string) (crypto.PublicKey, error) {
 	if len(k.Dirs) == 0 {
-		return nil, fmt.Errorf("cannot make key %q without a key folder", name)
+		return nil, errors.New("no key folder is named; use --keys or $ALLOT_RELEASE_KEYS")
 	}
 	public, private, err := ed25519.GenerateKey(k.Rand)
 	if err != nil {

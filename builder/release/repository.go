@@ -67,6 +67,9 @@ func Open(ctx context.Context, o Options) (*Repository, error) {
 	}
 	if r.now, err = loadState(ctx, r.files); err != nil {
 		r.Close()
+		if _, e := r.files.Size(ctx, metadataName(tuf.ROOT, 1)); errors.Is(e, fs.ErrNotExist) {
+			err = errors.New("it has no root metadata; make a repository with: allot release init")
+		}
 		return nil, fmt.Errorf("cannot open repository %q: %w", o.Dir, err)
 	}
 	return r, nil
