@@ -69,7 +69,7 @@ func Stage(
 func stage(
 	ctx context.Context, c Config, r image.Release, src fetch.Source, report func(done, total int64),
 ) (attempt.System, error) {
-	to := attempt.System{Version: r.Version, Slot: otherSlot(c.Running.Slot)}
+	to := attempt.System{Version: r.Version, Slot: Other(c.Running.Slot)}
 	var err error
 	if to.RootHash, err = Check(c, r); err != nil {
 		return to, err
@@ -104,7 +104,8 @@ func stage(
 	return to, c.place(r.Version)
 }
 
-func otherSlot(s image.Slot) image.Slot {
+// Other is the other slot.
+func Other(s image.Slot) image.Slot {
 	if s == image.SlotA {
 		return image.SlotB
 	}
