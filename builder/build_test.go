@@ -90,7 +90,7 @@ func (s *shop) newJob(t *testing.T, name string, kinds ...string) job {
 func copySource(t *testing.T, to string) {
 	t.Helper()
 	err := os.MkdirAll(to, 0o755)
-	for _, name := range []string{"api", "cmd", "builder", "gateway", "image", "init", "internal", "modules", "portal", "profiles", "trees"} {
+	for _, name := range []string{"api", "cmd", "builder", "gateway", "image", "init", "internal", "modules", "portal", "profiles", "trees", "updater"} {
 		err = errors.Join(err, os.CopyFS(filepath.Join(to, name), os.DirFS(filepath.Join("..", name))))
 	}
 	lock, e := os.ReadFile("../profiles/minimal.lock")

@@ -83,7 +83,7 @@ func run(screen *console.Console) (int, error) {
 		log.Logger().Warn("modules get the disk in no fair shares", "error", err)
 	}
 	children := reaper.New()
-	s, err := supervisor.New(supervisor.Config{
+	config := supervisor.Config{
 		Manifest: manifest, Slot: facts.Slot, Trial: facts.Trial,
 		Run: runDir, State: stateDir, Gateway: programs + "allot-gateway", Resolver: programs + "allot-resolver",
 		Listen: ":80",
@@ -104,7 +104,9 @@ func run(screen *console.Console) (int, error) {
 			}
 		},
 		Heartbeat: os.NewFile(heartbeatFD, "heartbeat"), Console: screen, Log: log,
-	}, children)
+	}
+	addUpdates(&config, facts)
+	s, err := supervisor.New(config, children)
 	if err != nil {
 		return 0, err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"allotment/image"
 	"allotment/init/plan"
+	"allotment/updater/schedule"
 )
 
 // updaterMemory bounds the updater, in bytes; what it writes to disk counts until it is written.
@@ -27,14 +28,27 @@ func (s *Supervisor) addUpdater() (err error) {
 	return err
 }
 
-// startUpdater lets the updater run, once the state partition is open and no release is on trial.
+// startUpdater lets the updater run if there is a place to take updates from, once the state partition is open and no release
+// is on trial.
 func (s *Supervisor) startUpdater(ctx context.Context) {
-	if s.updater == nil || s.updater.prepared {
+	if s.updater == nil || s.updater.prepared || !s.hasSource() {
 		return
 	}
 	s.updater.prepared = true
 	s.configureUpdater()
 	s.adopt(ctx, s.updater)
+}
+
+// hasSource tells whether updates can come from somewhere: the network, or a folder that an officer has named.
+func (s *Supervisor) hasSource() bool {
+	if len(s.config.Manifest.Update.URLs) > 0 {
+		return true
+	}
+	p, err := schedule.LoadPolicy(s.updateDir())
+	if err != nil {
+		s.warn(err)
+	}
+	return p.Source != ""
 }
 
 // configureUpdater tells the updater what has changed.

@@ -22,14 +22,17 @@ func (s *Supervisor) updateDir() string { return filepath.Join(s.config.State, "
 func (b *Box) Update() (api.Update, error) {
 	s := b.supervisor
 	u := api.Update{Running: s.config.Manifest.Version, State: "off", Text: "this box gets no updates"}
-	onTrial, open := false, false
-	if err := s.call(func(context.Context) { onTrial, open = s.trial != nil, s.state != nil }); err != nil {
+	var onTrial, open, looks bool
+	err := s.call(func(context.Context) {
+		onTrial, open, looks = s.trial != nil, s.state != nil, s.updater != nil && s.updater.prepared
+	})
+	if err != nil {
 		return u, err
 	}
 	if s.config.Gate == nil || !open {
 		return u, nil
 	}
-	if s.updater != nil {
+	if looks {
 		s.addStatus(&u)
 	}
 	if onTrial {
@@ -148,7 +151,8 @@ func (s *Supervisor) changePolicy(change func(*schedule.Policy)) error {
 	if err := p.Save(s.updateDir()); err != nil {
 		return err
 	}
-	return s.call(func(context.Context) {
+	return s.call(func(ctx context.Context) {
+		s.startUpdater(ctx)
 		if s.updater.machine.state != ready {
 			return // it looks when it starts
 		}
