@@ -167,7 +167,7 @@ func unpack(ts *testscript.TestScript, neg bool, args []string) {
 // TestHelpIsShown wants a golden text of every command that there is.
 func TestHelpIsShown(t *testing.T) {
 	var script []byte
-	for _, file := range []string{"testdata/help.txtar", "testdata/help_device.txtar"} {
+	for _, file := range []string{"testdata/help.txtar", "testdata/help_device.txtar", "testdata/help_release.txtar"} {
 		b, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
