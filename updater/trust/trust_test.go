@@ -2,7 +2,6 @@ package trust_test
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -26,7 +25,8 @@ type world struct {
 	now    time.Time
 	dir    string
 	server *httptest.Server
-	root   []byte // in the device's image
+	root   []byte            // in the device's image
+	old    map[string][]byte // files of an earlier time
 
 	mu     sync.Mutex
 	asked  []string                                                   // paths
@@ -90,7 +90,7 @@ func (w *world) works() *trust.Offer {
 	return o
 }
 
-// refuses wants a refresh to fail with an error that has the words, and to succeed once the attack is over.
+// refuses wants a refresh to fail with an error that has the words.
 func (w *world) refuses(words ...string) {
 	w.Helper()
 	err := w.refresh()
@@ -103,9 +103,6 @@ func (w *world) refuses(words ...string) {
 		}
 	}
 }
-
-// before returns the files of now, to be given again later.
-func (w *world) before() map[string][]byte { return maps.Clone(w.repo.Files) }
 
 func TestOffer(t *testing.T) {
 	w := newWorld(t)

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"path"
+	"slices"
 	"testing"
 	"time"
 
@@ -97,7 +98,9 @@ func (r *Repo) AddKey(role string, k ed25519.PrivateKey) {
 
 // Rotate replaces all keys of a top-level role by one; for the root role, whose old keys go on signing, by as many.
 func (r *Repo) Rotate(role string) {
-	old := r.Keys[role]
+	old := slices.DeleteFunc(r.Keys[role], func(k ed25519.PrivateKey) bool {
+		return !slices.Contains(r.Root.Signed.Roles[role].KeyIDs, r.id(k))
+	})
 	r.Keys[role] = nil
 	for _, k := range old {
 		r.Check(r.Root.Signed.RevokeKey(r.id(k), role))
