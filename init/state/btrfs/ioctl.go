@@ -53,7 +53,7 @@ type snapshotArgs struct {
 
 // inherit is struct btrfs_qgroup_inherit with one group that the new subvolume's is put below.
 type inherit struct {
-	flags, groups, _, _ uint64
+	_, groups, _, _ uint64
 	_                   [5]uint64 // limits
 	group               QgroupID
 }
