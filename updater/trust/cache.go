@@ -75,27 +75,28 @@ func readSeen(dir string) seen {
 	return s
 }
 
-// remember writes what is verified by now.
+// remember writes what a refresh that succeeded has seen.
 func (c *Client) remember(set *trustedmetadata.TrustedMetadata) error {
-	next := seen{
+	s := seen{
 		Root:      set.Root.Signed.Version,
 		Timestamp: set.Timestamp.Signed.Version,
-		Snapshot:  max(c.seen.Snapshot, set.Timestamp.Signed.Meta["snapshot.json"].Version),
-		Roles:     c.seen.Roles,
+		Snapshot:  set.Snapshot.Signed.Version,
+		Roles:     map[string]int64{},
 		Keys:      onlineKeys(&set.Root.Signed),
-		Time:      c.seen.Time,
+		Time:      set.RefTime,
 	}
-	if set.Snapshot != nil {
-		next.Roles = map[string]int64{}
-		for name, m := range set.Snapshot.Signed.Meta {
-			next.Roles[name] = m.Version
-		}
+	for name, m := range set.Snapshot.Signed.Meta {
+		s.Roles[name] = m.Version
 	}
-	b, err := json.Marshal(next)
+	return c.writeSeen(s)
+}
+
+func (c *Client) writeSeen(s seen) error {
+	b, err := json.Marshal(s)
 	if err != nil {
 		return err
 	}
-	c.seen = next
+	c.seen = s
 	return durable.WriteFile(filepath.Join(c.c.Dir, seenFile), b, 0o600)
 }
 
@@ -130,10 +131,5 @@ func (c *Client) forget() error {
 	if err := durable.SyncDir(c.c.Dir); err != nil {
 		return err
 	}
-	c.seen = seen{Root: c.seen.Root, Time: c.seen.Time}
-	b, err := json.Marshal(c.seen)
-	if err != nil {
-		return err
-	}
-	return durable.WriteFile(filepath.Join(c.c.Dir, seenFile), b, 0o600)
+	return c.writeSeen(seen{Root: c.seen.Root, Time: c.seen.Time})
 }

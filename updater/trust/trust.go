@@ -46,8 +46,8 @@ type Client struct {
 	seen  seen
 }
 
-// ErrRollback is in the error's chain when the repository, or who speaks for it, gives something older than was seen before.
-var ErrRollback = errors.New("older than what was seen before")
+// errRollback says that the repository, or who speaks for it, gives something older than was seen before.
+var errRollback = errors.New("older than what was seen before")
 
 // New prepares the folder and verifies the root metadata; it does not use the network.
 func New(c Config) (*Client, error) {
@@ -140,7 +140,7 @@ func (c *Client) updateRoot(ctx context.Context, set *trustedmetadata.TrustedMet
 		return &metadata.ErrExpiredMetadata{Msg: fmt.Sprintf("version %d expired on %v", root.Version, root.Expires)}
 	}
 	if root.Version < c.seen.Root {
-		return fmt.Errorf("version %d is %w: %d", root.Version, ErrRollback, c.seen.Root)
+		return fmt.Errorf("version %d is %w: %d", root.Version, errRollback, c.seen.Root)
 	}
 	if c.seen.rotated(&root) { // 5.3.11
 		return c.forget()
@@ -171,12 +171,9 @@ func (c *Client) updateTimestamp(ctx context.Context, set *trustedmetadata.Trust
 	}
 	if t.Version < c.seen.Timestamp || snapshot.Version < c.seen.Snapshot {
 		return fmt.Errorf("version %d with snapshot %d is %w: %d with %d",
-			t.Version, snapshot.Version, ErrRollback, c.seen.Timestamp, c.seen.Snapshot)
+			t.Version, snapshot.Version, errRollback, c.seen.Timestamp, c.seen.Snapshot)
 	}
-	if err := c.keep(metadata.TIMESTAMP, b); err != nil {
-		return err
-	}
-	return c.remember(set)
+	return c.keep(metadata.TIMESTAMP, b)
 }
 
 // updateSnapshot has the snapshot that the timestamp names. (5.5)
@@ -201,10 +198,7 @@ func (c *Client) updateSnapshot(ctx context.Context, set *trustedmetadata.Truste
 	if err := c.judgeSnapshot(set); err != nil {
 		return err
 	}
-	if err := c.keep(metadata.SNAPSHOT, b); err != nil {
-		return err
-	}
-	return c.remember(set)
+	return c.keep(metadata.SNAPSHOT, b)
 }
 
 // judgeSnapshot compares it with what was seen, in case that the snapshot of then is lost. (5.5.5)
@@ -212,10 +206,10 @@ func (c *Client) judgeSnapshot(set *trustedmetadata.TrustedMetadata) error {
 	for name, version := range c.seen.Roles {
 		m := set.Snapshot.Signed.Meta[name]
 		if m == nil {
-			return fmt.Errorf("%q is no longer listed: %w", name, ErrRollback)
+			return fmt.Errorf("%q is no longer listed: %w", name, errRollback)
 		}
 		if m.Version < version {
-			return fmt.Errorf("%q version %d is %w: %d", name, m.Version, ErrRollback, version)
+			return fmt.Errorf("%q version %d is %w: %d", name, m.Version, errRollback, version)
 		}
 	}
 	return nil
@@ -226,7 +220,6 @@ func (c *Client) updateTargets(ctx context.Context, set *trustedmetadata.Trusted
 	if _, err := c.role(ctx, set, metadata.TARGETS, metadata.ROOT); err != nil {
 		return err
 	}
-	c.seen.Time = set.RefTime
 	return c.remember(set)
 }
 
