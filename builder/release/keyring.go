@@ -278,7 +278,7 @@ func (c commandSigner) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error
 // SignMessage implements crypto.MessageSigner.
 func (c commandSigner) SignMessage(_ io.Reader, message []byte, _ crypto.SignerOpts) ([]byte, error) {
 	if len(c.argv) == 0 {
-		return nil, errors.New("no program behind " + commandPrefix)
+		return nil, fmt.Errorf("no program is named behind %q", commandPrefix)
 	}
 	var out bytes.Buffer
 	err := c.runner.Run(c.ctx, run.Command{Name: c.argv[0], Args: c.argv[1:], Stdin: bytes.NewReader(message), Stdout: &out})

@@ -184,7 +184,7 @@ func TestTokens(t *testing.T) {
 	}
 	for _, c := range []struct{ line, want string }{
 		{"command:echo nothing", "signatures of root do not hold"},
-		{"command:", "no program behind command:"},
+		{"command:", `no program is named behind "command:"`},
 		{"command:false", "cannot run false"},
 		{"text", "is no PEM of type"},
 	} {
