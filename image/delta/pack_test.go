@@ -3,6 +3,8 @@ package delta
 import (
 	"bytes"
 	"context"
+	"debug/pe"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
@@ -88,6 +90,34 @@ func TestExtentsOfHardLinksAndNonsense(t *testing.T) {
 	b := noise(1, 100)
 	if got, err := Extents(bytes.NewReader(b), 100); err != nil || !slices.Equal(got, []Extent{{"", 0, 100}}) {
 		t.Errorf("extents of no file system are %v (%v)", got, err)
+	}
+}
+
+// program makes a PE file of sections with these names and sizes.
+func program(t *testing.T, names []string, sizes []int) []byte {
+	t.Helper()
+	headers := 64 + 4 + 20 + 40*len(names)
+	b := append([]byte("MZ"), make([]byte, headers-2)...)
+	binary.LittleEndian.PutUint32(b[60:], 64)
+	copy(b[64:], "PE\x00\x00")
+	binary.LittleEndian.PutUint16(b[68:], pe.IMAGE_FILE_MACHINE_AMD64)
+	binary.LittleEndian.PutUint16(b[70:], uint16(len(names)))
+	for i, name := range names {
+		h := b[88+40*i:]
+		copy(h, name)
+		binary.LittleEndian.PutUint32(h[16:], uint32(sizes[i]))
+		binary.LittleEndian.PutUint32(h[20:], uint32(len(b)))
+		b = append(b, noise(uint64(i), sizes[i])...)
+	}
+	return append(b, "signature"...)
+}
+
+func TestExtentsFollowSections(t *testing.T) {
+	b := program(t, []string{".linux", ".initrd"}, []int{5000, 3000})
+	got, err := Extents(bytes.NewReader(b), int64(len(b)))
+	want := []Extent{{"", 0, 168}, {".linux", 168, 5000}, {".initrd", 5168, 3000}, {"", 8168, 9}}
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("extents are %v (%v), want %v", got, err, want)
 	}
 }
 
