@@ -98,7 +98,7 @@ func stage(
 	for _, l := range r.Layers {
 		n.Layers = append(n.Layers, image.Layer{Name: l.Name, Digest: l.Verity, Size: l.Size})
 	}
-	if err := c.keepNeeds(r.Version, n); err != nil {
+	if err := c.KeepNeeds(r.Version, n); err != nil {
 		return to, err
 	}
 	return to, c.place(r.Version)
@@ -152,8 +152,8 @@ type Needs struct {
 	Layers   []image.Layer   `json:"layers"`
 }
 
-// keepNeeds notes what a version needs.
-func (c Config) keepNeeds(v image.Version, n Needs) error {
+// KeepNeeds notes what a version needs.
+func (c Config) KeepNeeds(v image.Version, n Needs) error {
 	b, err := json.Marshal(n)
 	if err != nil {
 		return err

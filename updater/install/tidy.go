@@ -125,7 +125,7 @@ func removeOthers(dir string, kept func(name string) bool) error {
 // Describe sees to it that the needs and the UKI of the running system are kept, which a fresh image does not bring.
 func Describe(c Config) error {
 	if _, err := NeedsOf(c.State, c.Running.Version); err != nil {
-		if err := c.keepNeeds(c.Running.Version, Needs{c.Running.RootHash, c.Manifest.Layers}); err != nil {
+		if err := c.KeepNeeds(c.Running.Version, Needs{c.Running.RootHash, c.Manifest.Layers}); err != nil {
 			return err
 		}
 	}

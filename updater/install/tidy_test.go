@@ -87,7 +87,7 @@ func TestDescribe(t *testing.T) {
 			}
 		}
 		text, err := os.ReadFile(install.UKI(b.State, "1.0"))
-		if err != nil || string(text) != "install.UKI of 1.0" {
+		if err != nil || string(text) != "UKI of 1.0" {
 			t.Errorf("kept %q, %v", text, err)
 		}
 		n, err := install.NeedsOf(b.State, "1.0")
