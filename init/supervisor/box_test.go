@@ -118,6 +118,12 @@ type declared struct {
 // newDeclared starts a box with the state in dir.
 func newDeclared(t *testing.T, dir string, m *image.Manifest, asks map[string]func(context.Context) error) *declared {
 	t.Helper()
+	return newGated(t, dir, m, asks, nil)
+}
+
+// newGated is newDeclared with a gate for updates.
+func newGated(t *testing.T, dir string, m *image.Manifest, asks map[string]func(context.Context) error, g *gate.Gate) *declared {
+	t.Helper()
 	m.Organisation = image.Organisation{Name: "Club", Domain: "allotment.internal", Language: "en", TimeZone: "Etc/UTC"}
 	for i := range m.Modules {
 		m.Modules[i].Layers = []image.Digest{""}
@@ -145,7 +151,8 @@ func newDeclared(t *testing.T, dir string, m *image.Manifest, asks map[string]fu
 		reaper: reaper.New(), events: make(chan any, 64), over: make(chan struct{}), ends: make(chan struct{}),
 		log: log.Logger(), manifest: m, journal: journal.New(1), booted: true,
 		config: Config{Manifest: m, Slot: "a", Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state"),
-			Heartbeat: beat, Console: screen, Log: log},
+			Heartbeat: beat, Console: screen, Log: log, Gate: g},
+		began: time.Now(),
 	}
 	b.Supervisor, b.Box = s, &Box{s}
 	s.newJob = func() containerJob { return &hostJob{box: b} }
@@ -177,8 +184,9 @@ func newDeclared(t *testing.T, dir string, m *image.Manifest, asks map[string]fu
 		screen.Close()
 		beat.Close()
 	})
+	next := s.passGate()
 	go func() { s.loop(ctx, context.Background(), nil); close(b.done) }()
-	s.send(eventState{&formats{now: map[string]int{}}, f, gate.Usual})
+	s.send(eventState{&formats{now: map[string]int{}}, f, next})
 	s.send(eventModules{})
 	return b
 }

@@ -38,10 +38,11 @@ func (b *Box) RestartUpdate(ctx context.Context) error {
 			Text: fmt.Sprintf("version %s could not be tried: %v", version, err)}, nil)
 		return api.Errorf(api.Conflict, "version %s could not be tried: %v", version, err)
 	}
-	return s.call(func(context.Context) {
+	_ = s.call(func(context.Context) { // unless the box ends already
 		s.config.Console.Print("UPDATE-ARMED version=%s", version)
 		s.reset(fmt.Sprintf("to try version %s", version))
 	})
+	return nil
 }
 
 // staged is the version that can be tried now.
@@ -135,10 +136,11 @@ func (b *Box) GoBack(_ context.Context, confirmed bool) (api.GoBack, error) {
 	if err := s.config.Gate.Back(); err != nil {
 		return api.GoBack{}, api.Errorf(api.Conflict, "cannot go back: %v", err)
 	}
-	return answer, s.call(func(context.Context) {
+	_ = s.call(func(context.Context) { // unless the box ends already
 		s.config.Console.Print("UPDATE-BACK version=%s", a.From.Version)
 		s.reset("an officer wants the version of before back")
 	})
+	return answer, nil
 }
 
 // marked is when the attempt reached the stage last.
