@@ -171,6 +171,38 @@ func TestEveryRouteAnswers(t *testing.T) {
 	}
 }
 
+func TestUpdateRoutes(t *testing.T) {
+	box := boxtest.New(at)
+	c, ctx := owner(t, developer(box)), t.Context()
+	if u, err := c.Update(ctx); err != nil || u.Offered != "1.1" {
+		t.Errorf("update %+v, %v", u, err)
+	}
+	if all, err := c.UpdateHistory(ctx); err != nil || len(all) != 1 || !all[0].Stays {
+		t.Errorf("history %+v, %v", all, err)
+	}
+	no, channel := false, "candidate"
+	for what, err := range map[string]error{
+		"policy": c.SetUpdatePolicy(ctx, api.UpdatePolicy{Paused: &no, Channel: &channel}), "check": c.CheckUpdate(ctx), "now": c.UpdateNow(ctx),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, confirmed := range []bool{false, true} {
+		if b, err := c.GoBack(ctx, confirmed); err != nil || b.Begun != confirmed || len(b.Losses) != 1 {
+			t.Errorf("back %+v, %v", b, err)
+		}
+	}
+	if err := c.RestartUpdate(ctx); !errors.Is(err, &api.Error{Code: api.Conflict}) {
+		t.Errorf("restart: %v", err)
+	}
+	want := `update policy {"paused":false,"channel":"candidate"}|update check, now false|update check, now true|` +
+		`update back, confirmed false|update back, confirmed true`
+	if got := strings.Join(box.Done(), "|"); got != want {
+		t.Errorf("the box was told %s\nwant %s", got, want)
+	}
+}
+
 func TestLayerAndDeclarationReplaceAModule(t *testing.T) {
 	box := boxtest.New(at)
 	c, ctx := owner(t, developer(box)), t.Context()
