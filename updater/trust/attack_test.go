@@ -42,6 +42,16 @@ func (w *world) remove(names ...string) {
 	}
 }
 
+// truncate leaves the beginning of files of the device's folder.
+func (w *world) truncate(names ...string) {
+	w.Helper()
+	for _, name := range names {
+		if err := os.Truncate(filepath.Join(w.dir, name), 20); err != nil {
+			w.Fatal(err)
+		}
+	}
+}
+
 // Every role is refused when it is older than what was seen: with the cache, with damaged caches, and with the memory of what
 // was seen alone. The twin, with neither, shows that the attack would work.
 func TestRollback(t *testing.T) {
@@ -74,22 +84,13 @@ func TestRollback(t *testing.T) {
 		"cache and memory": func(*world) {},
 		"memory":           func(w *world) { w.remove(cache...) },
 		"cache":            func(w *world) { w.remove("seen") },
-		"damaged cache": func(w *world) {
-			for _, name := range cache {
-				if err := os.Truncate(filepath.Join(w.dir, name), 100); err != nil {
-					t.Fatal(err)
-				}
-			}
-		},
-		"damaged memory": func(w *world) {
-			if err := os.Truncate(filepath.Join(w.dir, "seen"), 10); err != nil {
-				t.Fatal(err)
-			}
-		},
+		"damaged cache":    func(w *world) { w.truncate(cache...) },
+		"damaged memory":   func(w *world) { w.truncate("seen") },
 	}
 	for name, attack := range attacks {
 		for state, damage := range states {
 			t.Run(name+" with "+state, func(t *testing.T) {
+				t.Parallel()
 				w := oldAndNew(t)
 				damage(w)
 				attack(w, w.old)

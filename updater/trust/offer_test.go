@@ -1,17 +1,23 @@
 package trust_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"io/fs"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"allotment/image"
+	"allotment/updater/trust"
 	"allotment/updater/trust/trusttest"
 )
 
@@ -65,6 +71,7 @@ func TestOfferRefuses(t *testing.T) {
 		"custom":       {func(w *world) { w.repo.Add("stable", target, []byte("{}"), "text") }, "signed"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t)
 			c.change(w)
 			w.repo.Publish("stable")
@@ -246,14 +253,28 @@ func FuzzRefresh(f *testing.F) {
 		f.Add(byte(i), []byte(`{"signed":{"_type":"root","keys":{"a":null},"roles":{"root":null}},"signatures":[{"keyid":"a","sig":""}]}`))
 	}
 	f.Fuzz(func(t *testing.T, file byte, b []byte) {
-		w := newWorld(t)
 		name := []string{"metadata/2.root.json", "metadata/timestamp.json", "metadata/1.snapshot.json", "metadata/1.targets.json"}[file%4]
-		right := w.repo.Files[name]
-		w.repo.Files[name] = b
-		if err := w.refresh(); err == nil && string(b) != string(right) && !sameSigned(b, right) {
+		files := memory(maps.Clone(repo.Files))
+		files[name] = b
+		c, err := trust.New(trust.Config{Dir: t.TempDir(), Root: repo.RootFile(1), Source: files, Now: func() time.Time { return start }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Refresh(context.Background()); err == nil && !sameSigned(b, repo.Files[name]) {
 			t.Errorf("%s was taken: %q", name, b)
 		}
 	})
+}
+
+// memory is a source of files that are in memory.
+type memory map[string][]byte
+
+func (m memory) Get(_ context.Context, path string, _, _ int64) (io.ReadCloser, error) {
+	b, ok := m[path]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return io.NopCloser(bytes.NewReader(b)), nil
 }
 
 // sameSigned tells whether two files differ only in what is not signed: white space, order, needless signatures.
