@@ -34,7 +34,7 @@ type Health struct {
 	Lamps   []Lamp  `json:"lamps"`
 }
 
-// Lamp is one line of Health. What is a module's title, or one of disk, memory, clock and network.
+// Lamp is one line of Health. What is a module's title, or one of disk, memory, clock, network and update.
 type Lamp struct {
 	What   string `json:"what"`
 	Module string `json:"module,omitempty"` // name of the module, where it is about one

@@ -31,6 +31,9 @@ func (b *Box) Health() api.Health {
 				h.Lamps = append(h.Lamps, m.lamp())
 			}
 		}
+		if s.stranded {
+			h.Lamps = append(h.Lamps, api.Lamp{What: "update", Level: api.Bad, Text: strandedText})
+		}
 		h.Lamps = append(h.Lamps, s.networkLamp(), s.clockLamp(), s.memoryLamp(), s.diskLamp())
 		h.Summary = s.summary()
 	})

@@ -403,6 +403,13 @@ func TestBroken(t *testing.T) {
 	m.check(t, m.day(t), old, "old+members")
 }
 
+// A commit of which the boot loader could not be told is mended also when the next release is under way.
+func TestLateCommit(t *testing.T) {
+	m := newMachine(t)
+	m.entries = []attempt.Entry{{Version: old.Version, Trial: true, Left: 1}}
+	m.check(t, m.day(t), old, "old+members")
+}
+
 // A supervisor that is started again in a trial does not touch the data, which a new boot does.
 func TestTrialGoesOn(t *testing.T) {
 	m := newMachine(t)

@@ -58,10 +58,10 @@ func (g *Gate) follow(a *attempt.Attempt, l Loader) (Next, error) {
 		g.conclude(a)
 		return Usual, err
 	case attempt.RollForward:
-		a.Forwards++
-		err := a.Save(g.config.Dir)
-		if err == nil {
-			err = l.Commit(a.To.Version, g.uki(a.To.Version))
+		err := l.Commit(a.To.Version, g.uki(a.To.Version))
+		if err == nil { // counted when it is done: a cut before that is no failure of the release
+			a.Forwards++
+			err = a.Save(g.config.Dir)
 		}
 		return orStranded(Reset, err)
 	case attempt.Restore:
@@ -76,7 +76,21 @@ func (g *Gate) follow(a *attempt.Attempt, l Loader) (Next, error) {
 	if a.Stage == attempt.Committed || a.Stage == attempt.Undone {
 		g.conclude(a)
 	}
-	return Usual, nil
+	return Usual, g.uncount(a, entries, l)
+}
+
+// uncount lets the boot loader start the running release without counting. It counts still if it could not be told of a commit
+// before the record went on to the next release.
+func (g *Gate) uncount(a *attempt.Attempt, entries []attempt.Entry, l Loader) error {
+	if a.From.RootHash != g.config.Running.RootHash {
+		return nil
+	}
+	for _, e := range entries {
+		if e.Version == a.From.Version && e.Trial {
+			return l.Commit(e.Version, g.uki(e.Version))
+		}
+	}
+	return nil
 }
 
 // orStranded is next, unless there is an error: then no module must touch the data.
