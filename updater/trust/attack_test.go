@@ -440,3 +440,19 @@ func TestFailingRootIsNotMissing(t *testing.T) {
 	}
 	w.refuses("root", "500")
 }
+
+// What is signed with a thief's online keys must not make the client panic either.
+func TestSignedNulls(t *testing.T) {
+	for name, spoil := range map[string]func(r *trusttest.Repo){
+		"timestamp": func(r *trusttest.Repo) { r.Timestamp.Signed.Meta["snapshot.json"] = nil; r.PublishTimestamp() },
+		"snapshot":  func(r *trusttest.Repo) { r.Snapshot.Signed.Meta["stable.json"] = nil; r.Publish() },
+		"targets":   func(r *trusttest.Repo) { r.Snapshot.Signed.Meta["targets.json"] = nil; r.Publish() },
+	} {
+		w := newWorld(t)
+		w.release("2026.11.1")
+		w.offers("2026.11.1")
+		spoil(w.repo)
+		t.Log(name)
+		w.refuses("null")
+	}
+}

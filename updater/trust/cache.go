@@ -52,7 +52,38 @@ func (c *Client) download(ctx context.Context, set *trustedmetadata.TrustedMetad
 	if set.Root.Signed.ConsistentSnapshot {
 		name = fmt.Sprintf("%d.%s", m.Version, name)
 	}
-	return fetch.Bytes(ctx, c.c.Source, "metadata/"+name, min(limit, cmp.Or(m.Length, limit)))
+	return c.fetch(ctx, name, min(limit, cmp.Or(m.Length, limit)))
+}
+
+// fetch has a file of metadata. One with a null is refused: go-tuf follows what it takes for an entry, and whoever has the
+// keys of a role could make it panic. No role's format has any.
+func (c *Client) fetch(ctx context.Context, name string, limit int64) ([]byte, error) {
+	b, err := fetch.Bytes(ctx, c.c.Source, "metadata/"+name, limit)
+	if err != nil {
+		return nil, err
+	}
+	var v struct{ Signed any }
+	if err := json.Unmarshal(b, &v); err != nil {
+		return nil, fmt.Errorf("cannot read %q: %w", name, err)
+	}
+	if hasNull(v.Signed) {
+		return nil, fmt.Errorf("cannot use %q: it has a null", name)
+	}
+	return b, nil
+}
+
+func hasNull(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, e := range v {
+			if hasNull(e) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, hasNull)
+	}
+	return v == nil
 }
 
 // seen is the newest that was ever seen. It guards against older metadata where the cache is lost or damaged.

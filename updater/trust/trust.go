@@ -120,7 +120,7 @@ func (c *Client) open() (*trustedmetadata.TrustedMetadata, error) {
 func (c *Client) updateRoot(ctx context.Context, set *trustedmetadata.TrustedMetadata) error {
 	for range maxRotations {
 		next := set.Root.Signed.Version + 1
-		b, err := fetch.Bytes(ctx, c.c.Source, fmt.Sprintf("metadata/%d.root.json", next), maxRoot)
+		b, err := c.fetch(ctx, fmt.Sprintf("%d.root.json", next), maxRoot)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
 		}
@@ -153,7 +153,7 @@ func (c *Client) updateTimestamp(ctx context.Context, set *trustedmetadata.Trust
 	if b := c.cached(metadata.TIMESTAMP); b != nil {
 		set.UpdateTimestamp(b) // if it is damaged, seen is what guards
 	}
-	b, err := fetch.Bytes(ctx, c.c.Source, "metadata/timestamp.json", maxTimestamp)
+	b, err := c.fetch(ctx, "timestamp.json", maxTimestamp)
 	if err != nil {
 		return err
 	}
