@@ -10,6 +10,8 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 	"golang.org/x/sync/errgroup"
+
+	"allotment/portal/directory"
 )
 
 // share has workers do n requests together.
@@ -33,26 +35,36 @@ func share(workers, n int, do func(worker int) error) error {
 	return g.Wait()
 }
 
-// httpSession gets one file again and again.
+// httpSession gets one page again and again.
 type httpSession struct {
 	url       string
+	host      string
+	workers   int
 	client    *http.Client
 	transport *http.Transport
 }
 
-const httpConnections = 8
-
-func openHTTP(ctx context.Context, m *machine) (session, error) {
-	t := &http.Transport{MaxConnsPerHost: httpConnections, MaxIdleConnsPerHost: httpConnections, DisableCompression: true}
-	return &httpSession{url: "http://" + m.Address(httpPort) + "/style.css", client: &http.Client{Transport: t}, transport: t}, nil
+// openHTTP gets the path by so many connections.
+func openHTTP(path string, connections int) func(context.Context, *machine) (session, error) {
+	return func(_ context.Context, m *machine) (session, error) {
+		t := &http.Transport{MaxConnsPerHost: connections, MaxIdleConnsPerHost: connections, DisableCompression: true}
+		s := &httpSession{url: "http://" + m.Address(httpPort) + path, host: domain, workers: connections, transport: t}
+		s.client = &http.Client{Transport: t}
+		return s, nil
+	}
 }
 
 func (s *httpSession) do(n int) error {
-	return share(httpConnections, n, func(int) error { return s.get() })
+	return share(s.workers, n, func(int) error { return s.get() })
 }
 
 func (s *httpSession) get() error {
-	answer, err := s.client.Get(s.url)
+	request, err := http.NewRequest(http.MethodGet, s.url, nil)
+	if err != nil {
+		return err
+	}
+	request.Host = s.host
+	answer, err := s.client.Do(request)
 	if err != nil {
 		return err
 	}
@@ -111,6 +123,47 @@ func search(c *ldap.Conn, uid string) error {
 
 func (s *ldapSession) Close() error {
 	for _, c := range s.conns {
+		c.Close()
+	}
+	return nil
+}
+
+// portalSession looks up what the portal shows a member who has logged in: the person, whose address it is, and all groups.
+type portalSession struct{ clients []*directory.Client }
+
+func openPortal(ctx context.Context, m *machine) (session, error) {
+	s := &portalSession{}
+	for range ldapConnections {
+		c, err := directory.Connect(ctx, m.Address(ldapPort), portalPassword)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.clients = append(s.clients, c)
+	}
+	return s, nil
+}
+
+func (s *portalSession) do(n int) error {
+	return share(len(s.clients), n, func(w int) error { return s.look(s.clients[w], writer) })
+}
+
+func (s *portalSession) look(c *directory.Client, name string) error {
+	p, err := c.Person(name)
+	if err != nil {
+		return err
+	}
+	if _, err := c.PersonByMail(p.Mail); err != nil {
+		return err
+	}
+	groups, err := c.Groups()
+	if err == nil && len(groups) == 0 {
+		err = errors.New("there are no groups")
+	}
+	return err
+}
+
+func (s *portalSession) Close() error {
+	for _, c := range s.clients {
 		c.Close()
 	}
 	return nil

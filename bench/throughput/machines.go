@@ -33,6 +33,8 @@ type machine struct {
 	*vm.VM
 	name  string
 	notes string // file with all that is measured
+
+	atRest float64 // instructions per second when nobody asks it anything
 }
 
 // buildOurs makes the image of a profile.

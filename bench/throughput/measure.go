@@ -23,23 +23,34 @@ type session interface {
 	io.Closer
 }
 
+// smallFile is a file of 1 KB that the web server sends by itself.
+const smallFile = "/wp-includes/blocks/spacer/editor.css"
+
 var loads = []load{
-	{"HTTP", "GET of a file of 1 KB, 8 connections kept alive", 1500, openHTTP},
-	{"LDAP", "search of one person by uid, 4 connections", 1500, openLDAP},
-	{"XMPP", "message to another account, TLS, 16 under way, not archived", 600, openXMPP(false)},
-	{"XMPP, archived", "the same, archived for both", 200, openXMPP(true)},
+	{"HTTP, page", "GET of WordPress's first page, made by PHP and MariaDB, 2 connections kept alive", 30, openHTTP("/", 2)},
+	{"HTTP, small file", "the worst case: GET of a static file of 1 KB, 8 connections kept alive", 1500, openHTTP(smallFile, 8)},
+	{"LDAP, portal", "what the portal looks up for a member: the person, by name and by address, and all groups, 4 connections", 200,
+		openPortal},
+	{"LDAP, search", "search of one person by uid, 4 connections", 1500, openLDAP},
+	{"XMPP", "message to another account, TLS, 8 pairs of 2 under way, not archived", 600, openXMPP(false)},
+	{"XMPP, archived", "the same, archived for both", 96, openXMPP(true)},
 }
 
 // cost is what some requests took.
 type cost struct {
 	wall, cpu    time.Duration // cpu of the QEMU process
 	instructions int64         // of the guest's processor
+	atRest       float64       // instructions of the guest's processor per second without any request
 	requests     int
 }
 
 func (c cost) cpuEach() float64          { return c.cpu.Seconds() / float64(c.requests) }
 func (c cost) wallEach() float64         { return c.wall.Seconds() / float64(c.requests) }
+func (c cost) rest() float64             { return c.atRest }
 func (c cost) instructionsEach() float64 { return float64(c.instructions) / float64(c.requests) }
+
+// ownEach are the instructions without those that the machine would have done meanwhile at rest.
+func (c cost) ownEach() float64 { return c.instructionsEach() - c.atRest*c.wallEach() }
 
 // clock is what a machine has taken so far.
 func (m *machine) clock(ctx context.Context) (c cost, err error) {
@@ -94,6 +105,10 @@ func (b *bench) inTurn(ctx context.Context, ours, native *machine) ([]result, er
 	results := make([]result, len(loads))
 	for round := range b.rounds {
 		step := b.progress.Step(fmt.Sprintf("round %d of %d", round+1, b.rounds), 0)
+		if err := errors.Join(ours.rest(ctx), native.rest(ctx)); err != nil {
+			step.Done(err)
+			return nil, fmt.Errorf("cannot measure machines at rest: %w", err)
+		}
 		for i, l := range loads {
 			r := &results[i]
 			r.load = l
@@ -127,6 +142,7 @@ func (m *machine) alone(ctx context.Context, l load) (c cost, err error) {
 	if c, err = m.put(ctx, l, l.number); err != nil {
 		return c, err
 	}
+	c.atRest = m.atRest
 	if err := m.note(l, c); err != nil {
 		return c, err
 	}
@@ -162,5 +178,36 @@ func (m *machine) put(ctx context.Context, l load, requests int) (cost, error) {
 		return c, err
 	}
 	c, err = m.clock(ctx)
-	return cost{c.wall - before.wall, c.cpu - before.cpu, c.instructions - before.instructions, requests}, err
+	return c.since(before, requests), err
+}
+
+// since is what the requests took if before was the clock when they began.
+func (c cost) since(before cost, requests int) cost {
+	return cost{wall: c.wall - before.wall, cpu: c.cpu - before.cpu, instructions: c.instructions - before.instructions, requests: requests}
+}
+
+// restTime is how long a machine is watched while nobody asks it anything.
+const restTime = 10 * time.Second
+
+// rest finds out what the machine does when nobody asks it anything.
+func (m *machine) rest(ctx context.Context) error {
+	if err := m.resume(ctx); err != nil {
+		return err
+	}
+	before, err := m.clock(ctx)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-time.After(restTime):
+	}
+	after, err := m.clock(ctx)
+	if err != nil {
+		return err
+	}
+	c := after.since(before, 1)
+	m.atRest = float64(c.instructions) / c.wall.Seconds()
+	return m.pause(ctx)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,10 +16,10 @@ import (
 	"allotment/image"
 )
 
-// What is measured: the modules, and how they are reached from outside. The page and the directory are not open to the outside
+// What is measured: the modules, and how they are reached from outside. The site and the directory are not open to the outside
 // otherwise: one is behind the gateway and the other for modules alone.
 const (
-	httpPort = 8080 // of module page
+	httpPort = 8080 // of module web
 	ldapPort = 389  // of module directory
 	xmppPort = 5223 // of module chat: TLS from the start
 )
@@ -28,17 +29,15 @@ const portalPassword = "only-for-this-measurement"
 
 // newProfile is the profile of the box.
 func newProfile(source string) (*profile.Profile, error) {
-	p, err := profile.Developer(source, "chat", image.AMD64) // with the directory, which it needs
+	p, err := profile.Load(filepath.Join(source, "profiles", "garden-club.toml"))
 	if err != nil {
 		return nil, err
 	}
-	p.Name, p.Developer = "bench-throughput", false
-	page, err := profile.ReadModule(filepath.Join(source, "modules", "page"))
-	if err != nil {
-		return nil, err
-	}
-	p.Modules, p.ModuleNames = append(p.Modules, page), append(p.ModuleNames, page.Name)
-	p.Trees[page.Name] = &page.Tree
+	p.Name, p.Archs, p.Outputs = "bench-throughput", []image.Arch{image.AMD64}, []string{"qcow2"}
+	const unmeasured = "calendar"
+	p.ModuleNames = slices.DeleteFunc(p.ModuleNames, func(name string) bool { return name == unmeasured })
+	p.Modules = slices.DeleteFunc(p.Modules, func(m *profile.ModuleSpec) bool { return m.Name == unmeasured })
+	delete(p.Trees, unmeasured)
 	return p, open(p.Modules)
 }
 
@@ -59,7 +58,7 @@ func open(modules []*profile.ModuleSpec) error {
 	changed := false
 	for _, m := range modules {
 		switch m.Name {
-		case "page":
+		case "web":
 			m.Ports = append(m.Ports, image.Port{Port: httpPort, Expose: "public"})
 		case "directory":
 			m.Ports = append(m.Ports, image.Port{Port: ldapPort, Expose: "public"})

@@ -26,8 +26,9 @@ import (
 type native struct {
 	files string // the folder
 	plan  *plan.Plan
-	specs []*profile.ModuleSpec
-	tmp   []string // lines for systemd-tmpfiles
+	trees [][]*profile.Tree // of each module, but for the one below all, which stands for Debian
+	tmp   []string          // lines for systemd-tmpfiles
+	users []string          // lines for systemd-sysusers
 }
 
 // buildNative builds that Debian, unless the folder for it is there from an earlier run.
@@ -52,9 +53,16 @@ func newNative(p *profile.Profile, dir string) (*native, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &native{files: filepath.Join(dir, "files"), specs: p.Modules}
+	n := &native{files: filepath.Join(dir, "files")}
 	if n.plan, err = plan.New(m); err != nil {
 		return nil, err
+	}
+	for _, spec := range p.Modules {
+		chain, err := p.Chain(&spec.Tree)
+		if err != nil {
+			return nil, err
+		}
+		n.trees = append(n.trees, chain[1:])
 	}
 	values, err := settings.Open(filepath.Join(dir, "settings"), m, slog.Default())
 	if err != nil {
@@ -75,8 +83,10 @@ func exists(path string) bool {
 // packages are those that the modules' own layers are made of.
 func (n *native) packages() []string {
 	var all []string
-	for _, s := range n.specs {
-		all = append(all, s.Tree.Packages...)
+	for _, trees := range n.trees {
+		for _, t := range trees {
+			all = append(all, t.Packages...)
+		}
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
@@ -93,7 +103,7 @@ func (n *native) write(values settings.Values, store *secret.Store) error {
 	}
 	hosts := "127.0.0.1 localhost"
 	for i, m := range n.plan.Modules {
-		if err := n.module(m, &n.specs[i].Tree, values, secrets); err != nil {
+		if err := n.module(m, n.trees[i], values, secrets); err != nil {
 			return fmt.Errorf("cannot make module %q native: %w", m.Name, err)
 		}
 		hosts += " " + m.Name + ".internal"
@@ -101,17 +111,37 @@ func (n *native) write(values settings.Values, store *secret.Store) error {
 	if err := n.file("/etc/hosts", hosts+"\n", ""); err != nil {
 		return err
 	}
-	n.tmp = append(n.tmp, "L /run/config - - - - "+kept+"/config", "L /run/secrets - - - - "+kept+"/secrets")
-	return n.file("/etc/tmpfiles.d/peer.conf", strings.Join(n.tmp, "\n")+"\n", "")
+	n.tmp = append(n.tmp, "L /run/config - - - - "+kept+"/config", "L /run/secrets - - - - "+kept+"/secrets",
+		"r /etc/php/*/*/conf.d/*-*.ini") // Debian's list of extensions: the modules have their own
+	if err := n.file("/etc/tmpfiles.d/peer.conf", strings.Join(n.tmp, "\n")+"\n", ""); err != nil {
+		return err
+	}
+	if err := n.file("/etc/sysusers.d/peer.conf", strings.Join(n.users, "\n")+"\n", ""); err != nil {
+		return err
+	}
+	for _, unit := range ownUnits {
+		if err := n.link("/dev/null", units+unit); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+const units = "/etc/systemd/system/"
+
+// ownUnits are services that packages bring and start themselves, beside the modules'.
+var ownUnits = []string{"apache2.service", "php8.4-fpm.service", "phpsessionclean.timer"}
 
 // kept is where the peer has what a box renders into memory.
 const kept = "/usr/share/peer"
 
 // module writes the files of one module: what its layer has beside packages, what is rendered for it, and its services.
-func (n *native) module(m *plan.Module, t *profile.Tree, values settings.Values, secrets map[string]map[string]secret.Value) error {
-	if err := n.tree(t); err != nil {
-		return err
+func (n *native) module(m *plan.Module, trees []*profile.Tree, values settings.Values,
+	secrets map[string]map[string]secret.Value) error {
+	for _, t := range trees {
+		if err := n.tree(t); err != nil {
+			return err
+		}
 	}
 	data, err := render.NewData(n.plan, m, values.Organisation(), values.Module(m.Name), secrets)
 	if err != nil {
@@ -133,9 +163,21 @@ func (n *native) module(m *plan.Module, t *profile.Tree, values settings.Values,
 	}
 	for _, v := range m.Declared.Volumes {
 		n.tmp = append(n.tmp, fmt.Sprintf("d %s 0700 %s %s", v.Path, v.User, v.User))
+		if v.NoCOW {
+			n.tmp = append(n.tmp, "h "+v.Path+" - - - - +C")
+		}
 	}
+	var done []*plan.Migration
 	for _, s := range m.Services {
-		if err := n.service(m, s); err != nil {
+		n.users = append(n.users, "u "+user(m.Declared.Services, s.Name))
+		var before []*plan.Migration // those that no other service has seen to
+		for _, migration := range s.After {
+			if !slices.Contains(done, migration) {
+				before = append(before, migration)
+			}
+		}
+		done = append(done, before...)
+		if err := n.service(m, s, before); err != nil {
 			return err
 		}
 	}
@@ -167,10 +209,12 @@ func (n *native) tree(t *profile.Tree) error {
 	return nil
 }
 
-// service writes a unit that starts the service as the supervisor does, its module's migrations before it, and in no cage.
-func (n *native) service(m *plan.Module, s *plan.Service) error {
+// service writes a unit that starts the service as the supervisor does, migrations before it, and in no cage. It is tried
+// again until what it needs is ready, of which systemd knows nothing.
+func (n *native) service(m *plan.Module, s *plan.Service, migrations []*plan.Migration) error {
 	user := user(m.Declared.Services, s.Name)
-	lines := []string{"[Service]", "User=" + user, "AmbientCapabilities=CAP_NET_BIND_SERVICE"}
+	lines := []string{"[Unit]", "StartLimitIntervalSec=0", "[Service]", "Restart=on-failure", "RestartSec=1", "TimeoutStartSec=600",
+		"User=" + user, "AmbientCapabilities=CAP_NET_BIND_SERVICE"}
 	for _, dir := range s.Tmpfs {
 		if name, ok := strings.CutPrefix(dir, "/run/"); ok {
 			lines = append(lines, "RuntimeDirectory="+name)
@@ -181,11 +225,15 @@ func (n *native) service(m *plan.Module, s *plan.Service) error {
 	for _, env := range s.Env {
 		lines = append(lines, "Environment="+quoted([]string{env}))
 	}
-	for _, migration := range m.Migrations {
+	for _, other := range s.Requires {
+		if other.Module == m && len(other.Ready.Exec) > 0 {
+			lines = append(lines, "ExecStartPre="+quoted(other.Ready.Exec))
+		}
+	}
+	for _, migration := range migrations {
 		lines = append(lines, "ExecStartPre="+quoted(migration.Command))
 	}
 	lines = append(lines, "ExecStart="+quoted(s.Command), "")
-	const units = "/etc/systemd/system/"
 	if err := n.file(units+s.Name+".service", strings.Join(lines, "\n"), ""); err != nil {
 		return err
 	}

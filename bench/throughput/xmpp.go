@@ -14,7 +14,8 @@ import (
 
 const (
 	domain     = "allotment.internal" // of a box whose officers have said nothing yet
-	inFlight   = 16                   // messages that were sent and have not yet arrived
+	pairs      = 8                    // of connections: each has a rate of its own that it may not go over
+	inFlight   = 2                    // messages of a pair that were sent and have not yet arrived
 	noArchive  = "<no-store xmlns='urn:xmpp:hints'/>"
 	xmppStream = "<?xml version='1.0'?><stream:stream to='" + domain + "' version='1.0' xmlns='jabber:client' " +
 		"xmlns:stream='http://etherx.jabber.org/streams'>"
@@ -118,23 +119,46 @@ type xmppSession struct {
 	sent     int
 }
 
-// openXMPP logs both in. What is not to be archived says so.
+// openXMPP logs both in, some times. What is not to be archived says so.
 func openXMPP(archived bool) func(context.Context, *machine) (session, error) {
 	hint := noArchive
 	if archived {
 		hint = ""
 	}
 	return func(ctx context.Context, m *machine) (session, error) {
-		from, err := dialXMPP(ctx, m.Address(xmppPort), writer, password)
-		if err != nil {
-			return nil, err
+		var all xmppPairs
+		for range pairs {
+			from, err := dialXMPP(ctx, m.Address(xmppPort), writer, password)
+			if err != nil {
+				return nil, errors.Join(err, all.Close())
+			}
+			to, err := dialXMPP(ctx, m.Address(xmppPort), reader, password)
+			if err != nil {
+				return nil, errors.Join(err, from.conn.Close(), all.Close())
+			}
+			all = append(all, &xmppSession{from: from, to: to, hint: hint})
 		}
-		to, err := dialXMPP(ctx, m.Address(xmppPort), reader, password)
-		if err != nil {
-			return nil, errors.Join(err, from.conn.Close())
-		}
-		return &xmppSession{from: from, to: to, hint: hint}, nil
+		return all, nil
 	}
+}
+
+// xmppPairs share out messages among them.
+type xmppPairs []*xmppSession
+
+func (p xmppPairs) do(n int) error {
+	var g errgroup.Group
+	for i, s := range p {
+		g.Go(func() error { return s.do((n + i) / len(p)) })
+	}
+	return g.Wait()
+}
+
+func (p xmppPairs) Close() error {
+	var errs []error
+	for _, s := range p {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // do sends n messages and waits until each has arrived, in their order.
