@@ -1,8 +1,13 @@
 package network
 
 import (
+	"net"
+	"net/netip"
+	"os"
 	"reflect"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables/expr"
@@ -58,4 +63,61 @@ func TestShortWayIsNotMissed(t *testing.T) {
 	if err := install(nil); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// An established connection takes the short way, and what SetRules does ends that: see also TestConnectionsEndWithTheirModules.
+func TestConnectionsTakeTheShortWay(t *testing.T) {
+	v := newTown(t)
+	if err := install([]chain{shortWayChain(v.rules.Modules)}); isMissing(err) {
+		t.Skip("this kernel has no flow tables")
+	}
+	directory := v.rules.Modules[1]
+	v.rules.Modules[0].Peers[0].Ports = []int{3890}
+	if err := SetRules(v.rules); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs(directory) {
+		at := netip.AddrPortFrom(a.Addr(), 3890).String()
+		v.in(t, "directory", func() error { return echoAt(t, at) })
+		var c net.Conn
+		v.in(t, "web", func() (err error) {
+			c, err = net.DialTimeout("tcp", at, patience)
+			return err
+		})
+		defer c.Close()
+		if err := echo(c, patience); err != nil {
+			t.Fatal(err)
+		}
+		if !onShortWay(t, 3890) {
+			t.Errorf("a connection to %s does not take the short way", at)
+		}
+		if err := install(chains(v.rules)); err != nil { // the twin: without the chain, nobody does
+			t.Fatal(err)
+		}
+		if err := echo(c, patience); err != nil {
+			t.Errorf("a connection to %s ends with the short way: %v", at, err)
+		}
+		if onShortWay(t, 3890) {
+			t.Errorf("a connection to %s takes a way that is not there", at)
+		}
+		if err := SetRules(v.rules); err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	}
+}
+
+// onShortWay tells whether a connection to the port is in the flow table now.
+func onShortWay(t *testing.T, port int) bool {
+	t.Helper()
+	b, err := os.ReadFile("/proc/thread-self/net/nf_conntrack") // other threads are in other networks
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if strings.Contains(line, " dport="+strconv.Itoa(port)+" ") && strings.Contains(line, "[OFFLOAD]") {
+			return true
+		}
+	}
+	return false
 }
