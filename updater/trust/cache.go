@@ -21,8 +21,9 @@ import (
 )
 
 const (
-	rootsDir = "roots"
-	seenFile = "seen" // not .json, which is a role's
+	rootsDir  = "roots"
+	seenFile  = "seen" // not .json, which is a role's
+	offerFile = "release"
 )
 
 func (c *Client) rootPath(version int64) string {

@@ -71,7 +71,7 @@ func TestPowerCut(t *testing.T) {
 	w.offers("2026.11.2")
 	after := w.files()
 	names := slices.Sorted(maps.Keys(after))
-	if want := []string{"roots/2.root.json", "seen", "snapshot.json", "stable.json", "targets.json", "timestamp.json"}; !slices.Equal(names, want) {
+	if want := []string{"release", "roots/2.root.json", "seen", "snapshot.json", "stable.json", "targets.json", "timestamp.json"}; !slices.Equal(names, want) {
 		t.Fatalf("the device has %q, want %q", names, want)
 	}
 	check := func(what string, state map[string][]byte) {

@@ -1,18 +1,22 @@
 package trust
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	"github.com/theupdateframework/go-tuf/v2/metadata"
 
 	"allotment/image"
+	"allotment/init/durable"
 	"allotment/updater/fetch"
 )
 
@@ -47,7 +51,7 @@ func (c *Client) Offer(ctx context.Context, channel, name string, arch image.Arc
 	if signed.Withdrawn {
 		return nil, nil
 	}
-	b, err := c.Read(ctx, target, maxRelease)
+	b, err := c.description(ctx, target)
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +59,21 @@ func (c *Client) Offer(ctx context.Context, channel, name string, arch image.Arc
 	if err != nil {
 		return nil, fmt.Errorf("cannot use release %q: %w", target.Path, err)
 	}
-	digest, _, err := image.DigestOf(strings.NewReader(string(b)))
+	digest, _, err := image.DigestOf(bytes.NewReader(b))
 	return &Offer{Release: *release, Digest: digest, Wave: signed.Wave}, err
+}
+
+// description is the text of a release, which is kept, so that it is fetched once.
+func (c *Client) description(ctx context.Context, t *metadata.TargetFiles) ([]byte, error) {
+	path := filepath.Join(c.c.Dir, offerFile)
+	if b, err := os.ReadFile(path); err == nil && t.VerifyLengthHashes(b) == nil {
+		return b, nil
+	}
+	b, err := c.Read(ctx, t, maxRelease)
+	if err != nil {
+		return nil, err
+	}
+	return b, durable.WriteFile(path, b, 0o600)
 }
 
 // Target searches what the repository says of a target, in the order of the delegations. It is nil if no role knows it. (5.6.7)
