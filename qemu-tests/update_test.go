@@ -1,7 +1,9 @@
 package qemutests
 
 import (
+	"errors"
 	"fmt"
+	"net/http"
 	"regexp"
 	"slices"
 	"testing"
@@ -87,25 +89,40 @@ func (p *publisher) install(t *testing.T, o vm.Options) *club {
 	return &club{m, accounts(t, m, 5)}
 }
 
-// fillClub has members write into every module that the box has, and returns what looks whether it is still there.
+// fillClub has members write into the modules that the box has, and returns what looks whether it is still there. That
+// members can log in shows that the directory has kept them.
 func fillClub(t *testing.T, c *club) (again func(*testing.T)) {
 	t.Helper()
-	var all []func(*testing.T)
 	modules, err := c.API().Modules(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	uses := map[string]func(*testing.T, *club) func(*testing.T){
-		"directory": useDirectory, "calendar": useCalendar, "chat": useChat, "web": useWeb,
+	has := func(name string) bool {
+		return slices.ContainsFunc(modules, func(m api.Module) bool { return m.Name == name })
 	}
-	for _, m := range modules {
-		if use := uses[m.Name]; use != nil {
-			all = append(all, use(t, c))
+	const events, cards = 12, 5
+	phone := c.openCalendar(t, "user01")
+	if err := errors.Join(phone.AddEvents(t.Context(), events), phone.AddCards(t.Context(), cards)); err != nil {
+		t.Fatal(err)
+	}
+	tag := mustAnswer(t, phone, phone.Event(0), http.StatusOK)
+	looks := []func(*testing.T){func(t *testing.T) {
+		t.Helper()
+		phone := c.openCalendar(t, "user01")
+		mustHave(t, phone, events, cards)
+		if now := mustAnswer(t, phone, phone.Event(0), http.StatusOK); now != tag {
+			t.Errorf("the tag of an event was %s and is %s", tag, now)
 		}
+	}}
+	if has("web") {
+		looks = append(looks, useWeb(t, c))
+	}
+	if has("chat") {
+		looks = append(looks, useChat(t, c))
 	}
 	return func(t *testing.T) {
 		t.Helper()
-		for _, look := range all {
+		for _, look := range looks {
 			look(t)
 		}
 	}
