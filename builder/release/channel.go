@@ -241,30 +241,50 @@ func (r *Repository) newer(ctx context.Context, t Target, rel *image.Release) er
 
 // SetWave says anew when devices may take what s takes.
 func (r *Repository) SetWave(ctx context.Context, s Select, w image.Wave) ([]Target, error) {
-	return r.change(ctx, s, func(t *Target) { t.Wave = w })
-}
-
-// Withdraw keeps devices from taking what s takes. Those that have it keep it, until a newer release comes.
-func (r *Repository) Withdraw(ctx context.Context, s Select) ([]Target, error) {
-	return r.change(ctx, s, func(t *Target) { t.Withdrawn = true })
-}
-
-// change alters what the metadata says of targets.
-func (r *Repository) change(ctx context.Context, s Select, edit func(*Target)) ([]Target, error) {
 	all, err := r.selected(s)
 	if err != nil {
 		return nil, err
 	}
-	next := r.now.clone()
-	var changed []string
 	for i := range all {
-		edit(&all[i])
-		if err := next.put(all[i]); err != nil {
+		all[i].Wave = w
+	}
+	return all, r.change(ctx, all)
+}
+
+// Withdraw keeps devices from taking a version of what s takes. Those that have it keep it, until a newer release comes.
+func (r *Repository) Withdraw(ctx context.Context, s Select, v image.Version) ([]Target, error) {
+	all, err := r.selected(s)
+	if err != nil {
+		return nil, err
+	}
+	var withdrawn []Target
+	for _, t := range all {
+		rel, err := r.Release(ctx, t)
+		if err != nil {
 			return nil, err
 		}
-		changed = append(changed, all[i].Channel)
+		if rel.Version == v {
+			t.Withdrawn = true
+			withdrawn = append(withdrawn, t)
+		}
 	}
-	return all, r.commit(ctx, next, slices.Compact(changed)...)
+	if len(withdrawn) == 0 {
+		return nil, fmt.Errorf("cannot withdraw version %s of %q: no channel has it; see: allot release check %s", v, s.Name, r.Dir)
+	}
+	return withdrawn, r.change(ctx, withdrawn)
+}
+
+// change puts targets in force as they are said to be now.
+func (r *Repository) change(ctx context.Context, all []Target) error {
+	next := r.now.clone()
+	var changed []string
+	for _, t := range all {
+		if err := next.put(t); err != nil {
+			return err
+		}
+		changed = append(changed, t.Channel)
+	}
+	return r.commit(ctx, next, slices.Compact(changed)...)
 }
 
 // waveHours is how long each kind of wave takes by default.

@@ -17,10 +17,10 @@ import (
 	"allotment/internal/cache"
 )
 
-// Published says what a publication has done.
-type Published struct {
-	Files int   // that were missing
-	Bytes int64 // of them
+// Amount says how much was published or removed.
+type Amount struct {
+	Files int
+	Bytes int64
 }
 
 // OpenFolder makes a folder, if there is none, and locks it as a Store until the returned function is called.
@@ -44,17 +44,17 @@ func OpenFolder(ctx context.Context, dir string) (Store, func(), error) {
 // comes what nothing names yet: blobs, releases, metadata; and the timestamp, which names them all, last. So devices see the old
 // state or the new one, and a publication that was cut off is done again from where it was. A place that does not have an
 // earlier state of the same repository is left alone.
-func (r *Repository) Publish(ctx context.Context, to Store) (Published, error) {
+func (r *Repository) Publish(ctx context.Context, to Store) (Amount, error) {
 	p := publication{r: r, to: to}
 	if err := p.run(ctx); err != nil {
-		return p.Published, fmt.Errorf("cannot publish repository %q: %w", r.Dir, err)
+		return p.Amount, fmt.Errorf("cannot publish repository %q: %w", r.Dir, err)
 	}
-	return p.Published, nil
+	return p.Amount, nil
 }
 
 // publication is a publication under way.
 type publication struct {
-	Published
+	Amount
 	r  *Repository
 	to Store
 }
@@ -220,8 +220,8 @@ func (p *publication) blob(ctx context.Context, b image.Blob) (err error) {
 
 // Expire removes what no device needs any more: of each profile and architecture, releases that are older than the newest keep
 // and that no channel names, and blobs that no release names. Metadata stays. It returns how many files went.
-func (r *Repository) Expire(ctx context.Context, keep int) (Published, error) {
-	var gone Published
+func (r *Repository) Expire(ctx context.Context, keep int) (Amount, error) {
+	var gone Amount
 	wanted, err := r.wanted(ctx, keep)
 	if err != nil {
 		return gone, err

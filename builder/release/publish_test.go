@@ -1,9 +1,11 @@
 package release
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/johannesboyne/gofakes3"
 	"github.com/johannesboyne/gofakes3/backend/s3mem"
+	"github.com/minio/minio-go/v7"
 
 	"allotment/image"
 )
@@ -61,7 +64,7 @@ func TestPublish(t *testing.T) {
 			return err
 		}
 		defer unlock()
-		if p, err := r.Publish(t.Context(), to); err != nil || p != (Published{}) {
+		if p, err := r.Publish(t.Context(), to); err != nil || p != (Amount{}) {
 			t.Errorf("publishing again: %+v, %v", p, err)
 		}
 		return nil
@@ -177,7 +180,7 @@ func newBucket(t *testing.T) Store {
 
 func TestPublishS3(t *testing.T) {
 	b, to := newBox(t), newBucket(t)
-	publish := func(b *box) (p Published, err error) {
+	publish := func(b *box) (p Amount, err error) {
 		t.Helper()
 		err = b.do(t, func(r *Repository) error { p, err = r.Publish(t.Context(), to); return err })
 		return p, err
@@ -245,6 +248,28 @@ func TestS3Replace(t *testing.T) {
 	}
 }
 
+// A blob that takes several requests arrives whole.
+func TestS3LargeBlob(t *testing.T) {
+	s := newBucket(t)
+	want := make([]byte, 17<<20)
+	rand.NewChaCha8([32]byte{1}).Read(want)
+	if err := s.Put(t.Context(), "blobs/large", bytes.NewReader(want), int64(len(want))); err != nil {
+		t.Fatal(err)
+	}
+	b := s.(*bucket)
+	o, err := b.client.GetObject(t.Context(), b.name, b.key("blobs/large"), minio.GetObjectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(o)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes, %v", len(got), err)
+	}
+	if _, err := s.Get(t.Context(), "blobs/large"); err == nil {
+		t.Error("a blob was read as metadata")
+	}
+}
+
 // A publication to a bucket that is cut in the midst of a blob leaves none.
 func TestS3PutIsWhole(t *testing.T) {
 	s := newBucket(t)
@@ -276,7 +301,7 @@ func TestExpire(t *testing.T) {
 			})
 		}
 	}
-	var gone Published
+	var gone Amount
 	b.must(t, func(r *Repository) (err error) { gone, err = r.Expire(t.Context(), 1); return err })
 	if gone.Files == 0 || gone.Bytes == 0 {
 		t.Errorf("gone are %+v", gone)

@@ -48,8 +48,11 @@ func TestLifeOfARelease(t *testing.T) {
 	if err := b.add(t, "choir", "0.1"); err != nil {
 		t.Fatal(err)
 	}
-	b.must(t, func(r *Repository) error { _, err := r.Withdraw(t.Context(), Select{Name: "club"}); return err })
-	wantOffers(t, b, "stable/club 1.0 withdrawn", "candidate/choir 0.1", "candidate/club 1.1 withdrawn")
+	b.must(t, func(r *Repository) error {
+		_, err := r.Withdraw(t.Context(), Select{Name: "club"}, "1.0")
+		return err
+	})
+	wantOffers(t, b, "stable/club 1.0 withdrawn", "candidate/choir 0.1", "candidate/club 1.1")
 	fast, err := NewWave("fast", b.Now.Add(time.Hour), -1)
 	if err != nil || fast.Hours != 12 {
 		t.Fatalf("fast wave is %+v, %v", fast, err)
@@ -82,7 +85,8 @@ func TestRefusesOlder(t *testing.T) {
 		_, err := r.Promote(t.Context(), Select{Name: "choir"}, image.Wave{})
 		return err
 	}), `cannot find a release of "choir"`)
-	b.must(t, func(r *Repository) error { _, err := r.Withdraw(t.Context(), Select{}); return err })
+	b.must(t, func(r *Repository) error { _, err := r.Withdraw(t.Context(), Select{}, "1.10"); return err })
+	wantError(t, b.do(t, func(r *Repository) error { _, err := r.Withdraw(t.Context(), Select{}, "1.9"); return err }), "no channel has it")
 	wantError(t, b.do(t, promote), "was withdrawn")
 	wantError(t, Init(t.Context(), b.Options), "there is one already")
 	_, err := NewWave("slow", start, -1)

@@ -124,7 +124,11 @@ func (b *bucket) Replace(ctx context.Context, name string, old, data []byte) err
 // putOptions say what a file is, and how long caches between the store and the devices may keep it: the timestamp alone ever
 // changes.
 func putOptions(name string) minio.PutObjectOptions {
-	o := minio.PutObjectOptions{ContentType: "application/octet-stream", CacheControl: "public, max-age=31536000, immutable"}
+	o := minio.PutObjectOptions{
+		ContentType: "application/octet-stream", CacheControl: "public, max-age=31536000, immutable",
+		// The body as it is, with its MD5: the signed chunks that are usual without TLS are not understood by every store.
+		DisableContentSha256: true, SendContentMd5: true,
+	}
 	if strings.HasSuffix(name, ".json") {
 		o.ContentType = "application/json"
 	}

@@ -243,22 +243,25 @@ later time on. Devices that have taken it keep it. Needs the keys of the channel
 }
 
 func newReleaseWithdraw(r *releasing) *cobra.Command {
-	var arch, channel string
+	var arch string
 	cmd := &cobra.Command{
-		Use:   "withdraw REPO NAME",
+		Use:   "withdraw REPO NAME VERSION",
 		Short: "Keep devices from taking a release",
-		Long: `Keep devices from taking the release of profile NAME that the channels have. Devices that have taken it keep it until a newer
+		Long: `Keep devices from taking a version of profile NAME, in whatever channel has it. Devices that have taken it keep it until a newer
 release comes. Needs the keys of the channels, snapshot and timestamp.`,
-		Example: "  allot release withdraw repo garden-club --keys keys/release",
-		Args:    exactly("REPO", "NAME"),
+		Example: "  allot release withdraw repo garden-club 2026.11.3 --keys keys/release",
+		Args:    exactly("REPO", "NAME", "VERSION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return r.change(cmd, args, channel, arch, func(repo *release.Repository, s release.Select) ([]release.Target, error) {
-				return repo.Withdraw(cmd.Context(), s)
+			v, err := image.ParseVersion(args[2])
+			if err != nil {
+				return err
+			}
+			return r.change(cmd, args, "", arch, func(repo *release.Repository, s release.Select) ([]release.Target, error) {
+				return repo.Withdraw(cmd.Context(), s, v)
 			})
 		},
 	}
 	archFlag(cmd, &arch)
-	cmd.Flags().StringVar(&channel, "channel", "", "stable or candidate (default: both)")
 	return cmd
 }
 
