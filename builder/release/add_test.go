@@ -16,6 +16,7 @@ import (
 
 	"allotment/builder/delta"
 	"allotment/image"
+	"allotment/internal/progress"
 )
 
 // synthetic is an image of a version whose root shares most with that of others, and whose one layer is always the same.
@@ -123,6 +124,43 @@ func TestAddNoticesDamage(t *testing.T) {
 	_, err = b.addImage(t, "1.1")
 	if err == nil {
 		t.Error("a damaged pack was used again")
+	}
+}
+
+// canceller is a reporter that ends the work when a step begins.
+type canceller struct {
+	progress.Silent
+	step   string
+	cancel context.CancelFunc
+}
+
+func (c canceller) Step(name string, total int64) progress.Step {
+	if strings.HasPrefix(name, c.step) {
+		c.cancel()
+	}
+	return c.Silent.Step(name, total)
+}
+
+// Whoever ends an add at any step finds the repository as it was.
+func TestAddStops(t *testing.T) {
+	b := newBox(t)
+	if _, err := b.addImage(t, "1.0"); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []string{"pack root", "make a delta", "try the delta", "check blob"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		err := b.do(t, func(r *Repository) error {
+			r.Progress = canceller{step: step, cancel: cancel}
+			_, err := r.Add(ctx, b.synthetic(t, "1.1"), AddOptions{Deltas: 1})
+			return err
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("ended at %q: %v", step, err)
+		}
+		wantOffers(t, b, "candidate/club 1.0")
+		if left, _ := filepath.Glob(filepath.Join(b.Dir, workPattern)); len(left) > 0 {
+			t.Errorf("ended at %q: left behind %v", step, left)
+		}
 	}
 }
 

@@ -22,6 +22,10 @@ type Store interface {
 	Size(ctx context.Context, name string) (int64, error)
 	// Put writes a file whole or not at all, in place of one that is there.
 	Put(ctx context.Context, name string, r io.Reader, size int64) error
+	// List names the files of a folder and of those below it.
+	List(ctx context.Context, folder string) ([]string, error)
+	// Remove removes a file.
+	Remove(ctx context.Context, name string) error
 	// Replace is Put for a file that must still have the bytes old, which are nil if there was none.
 	Replace(ctx context.Context, name string, old, data []byte) error
 }
@@ -79,6 +83,24 @@ func (f *folder) Replace(ctx context.Context, name string, old, data []byte) err
 	}
 	return f.Put(ctx, name, bytes.NewReader(data), int64(len(data)))
 }
+
+// List implements Store.
+func (f *folder) List(_ context.Context, folder string) ([]string, error) {
+	var names []string
+	err := fs.WalkDir(os.DirFS(f.dir), folder, func(name string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			names = append(names, name)
+		}
+		return err
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return names, err
+}
+
+// Remove implements Store.
+func (f *folder) Remove(_ context.Context, name string) error { return os.Remove(f.path(name)) }
 
 // write makes a durable file out of what fill writes, under the name that follows from its digest.
 func (f *folder) write(ctx context.Context, name func(image.Digest) string, fill func(io.Writer) error) (image.Blob, error) {

@@ -215,7 +215,47 @@ func (p *publication) blob(ctx context.Context, b image.Blob) (err error) {
 	}
 	defer f.Close()
 	p.count(b.Size)
-	return p.to.Put(ctx, name, io.TeeReader(f, contextWriter{ctx, meter{step}}), b.Size)
+	if err := p.to.Put(ctx, name, io.TeeReader(f, contextWriter{ctx, meter{step}}), b.Size); err != nil {
+		return err
+	}
+	if size, err = p.to.Size(ctx, name); err == nil && size != b.Size {
+		err = fmt.Errorf("%s has %d bytes after it was sent, want %d: the store does not keep what it is given", name, size, b.Size)
+	}
+	return err
+}
+
+// Prune removes releases and blobs from the place of a publication that the repository does not have any more, see Expire.
+func (r *Repository) Prune(ctx context.Context, to Store) (Amount, error) {
+	var gone Amount
+	for _, folder := range []string{"targets", "blobs"} {
+		names, err := to.List(ctx, folder)
+		if err != nil {
+			return gone, err
+		}
+		for _, name := range names {
+			if _, err := r.files.Size(ctx, name); !errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err := gone.remove(ctx, to, name); err != nil {
+				return gone, err
+			}
+		}
+	}
+	return gone, nil
+}
+
+// remove removes a file and counts it.
+func (a *Amount) remove(ctx context.Context, from Store, name string) error {
+	size, err := from.Size(ctx, name)
+	if err == nil {
+		err = from.Remove(ctx, name)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot remove %q: %w", name, err)
+	}
+	a.Files++
+	a.Bytes += size
+	return nil
 }
 
 // Expire removes what no device needs any more: of each profile and architecture, releases that are older than the newest keep
@@ -226,9 +266,8 @@ func (r *Repository) Expire(ctx context.Context, keep int) (Amount, error) {
 	if err != nil {
 		return gone, err
 	}
-	root := os.DirFS(r.Dir)
-	for _, pattern := range []string{"targets/*/*/*/*", "blobs/*"} {
-		names, err := fs.Glob(root, pattern)
+	for _, folder := range []string{"targets", "blobs"} {
+		names, err := r.files.List(ctx, folder)
 		if err != nil {
 			return gone, err
 		}
@@ -236,15 +275,9 @@ func (r *Repository) Expire(ctx context.Context, keep int) (Amount, error) {
 			if wanted[name] {
 				continue
 			}
-			size, err := r.files.Size(ctx, name)
-			if err == nil {
-				err = os.Remove(r.files.path(name))
-			}
-			if err != nil {
+			if err := gone.remove(ctx, r.files, name); err != nil {
 				return gone, err
 			}
-			gone.Files++
-			gone.Bytes += size
 		}
 	}
 	return gone, nil

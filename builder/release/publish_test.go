@@ -288,12 +288,32 @@ func TestS3PutIsWhole(t *testing.T) {
 	}
 }
 
-func TestExpire(t *testing.T) {
+// swollen is a store that keeps more than it is given.
+type swollen struct{ *folder }
+
+func (s swollen) Put(ctx context.Context, name string, r io.Reader, size int64) error {
+	return s.folder.Put(ctx, name, io.MultiReader(r, strings.NewReader("more")), size+4)
+}
+
+func TestPublishNoticesBadStore(t *testing.T) {
 	b := newBox(t)
+	if err := b.add(t, "club", "1.0"); err != nil {
+		t.Fatal(err)
+	}
+	to := swollen{newFolder(t.TempDir())}
+	err := b.do(t, func(r *Repository) error { _, err := r.Publish(t.Context(), to); return err })
+	wantError(t, err, "the store does not keep what it is given")
+}
+
+// What expires in the repository goes from a bucket too, and nothing else.
+func TestExpire(t *testing.T) {
+	b, to := newBox(t), newBucket(t)
+	publish := func(r *Repository) error { _, err := r.Publish(t.Context(), to); return err }
 	for _, v := range []image.Version{"1.0", "1.1", "1.2", "1.3"} {
 		if _, err := b.addImage(t, v); err != nil {
 			t.Fatal(err)
 		}
+		b.must(t, publish)
 		if v == "1.0" {
 			b.must(t, func(r *Repository) error {
 				_, err := r.Promote(t.Context(), Select{}, image.Wave{Kind: "default"})
@@ -310,6 +330,13 @@ func TestExpire(t *testing.T) {
 	b.must(t, func(r *Repository) (err error) { gone, err = r.Expire(t.Context(), 1); return err })
 	if gone.Files != 0 {
 		t.Errorf("gone the second time are %+v", gone)
+	}
+	b.must(t, publish)
+	b.must(t, func(r *Repository) (err error) { gone, err = r.Prune(t.Context(), to); return err })
+	left, err := to.List(t.Context(), "blobs")
+	kept, e := newFolder(b.Dir).List(t.Context(), "blobs")
+	if err != nil || e != nil || gone.Files == 0 || !slices.Equal(left, kept) {
+		t.Errorf("pruned %+v; left are %q, want %q (%v, %v)", gone, left, kept, err, e)
 	}
 	if _, err := b.addImage(t, "1.4"); err != nil {
 		t.Fatal(err)

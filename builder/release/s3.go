@@ -102,6 +102,24 @@ func (b *bucket) Put(ctx context.Context, name string, r io.Reader, size int64) 
 	return b.failed(name, err)
 }
 
+// List implements Store.
+func (b *bucket) List(ctx context.Context, folder string) ([]string, error) {
+	var names []string
+	o := minio.ListObjectsOptions{Prefix: b.key(folder) + "/", Recursive: true}
+	for object := range b.client.ListObjectsIter(ctx, b.name, o) {
+		if object.Err != nil {
+			return nil, b.failed(folder, object.Err)
+		}
+		names = append(names, strings.TrimPrefix(strings.TrimPrefix(object.Key, b.prefix), "/"))
+	}
+	return names, nil
+}
+
+// Remove implements Store.
+func (b *bucket) Remove(ctx context.Context, name string) error {
+	return b.failed(name, b.client.RemoveObject(ctx, b.name, b.key(name), minio.RemoveObjectOptions{}))
+}
+
 // Replace implements Store.
 func (b *bucket) Replace(ctx context.Context, name string, old, data []byte) error {
 	now, tag, err := b.get(ctx, name)

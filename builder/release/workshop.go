@@ -44,12 +44,12 @@ func (w *workshop) pack(ctx context.Context, p makedelta.Part) (done image.Part,
 	if had, ok := w.packed[p.Digest]; ok {
 		return image.Part{Name: p.Name, Digest: p.Digest, Size: p.Size, Pack: had.Pack, Index: had.Index}, nil
 	}
-	step := w.Progress.Step("pack "+p.Name, p.Size)
+	step := w.Progress.Step("pack "+p.Name, 0)
 	defer func() { step.Done(err) }()
 	done = image.Part{Name: p.Name, Digest: p.Digest, Size: p.Size}
 	var index delta.Index
 	done.Pack, err = w.files.write(ctx, blobName, func(out io.Writer) error {
-		index, err = delta.Pack(ctx, out, readMeter{p, step}, p.Size, w.workers)
+		index, err = delta.Pack(ctx, io.MultiWriter(out, meter{step}), p, p.Size, w.workers)
 		return err
 	})
 	if err != nil {
@@ -225,17 +225,4 @@ func (p *partFile) Done() error {
 		p.done()
 	}
 	return nil
-}
-
-// readMeter tells a step of bytes that are read.
-type readMeter struct {
-	io.ReaderAt
-	step interface{ Add(int64) }
-}
-
-// ReadAt implements io.ReaderAt.
-func (m readMeter) ReadAt(b []byte, off int64) (int, error) {
-	n, err := m.ReaderAt.ReadAt(b, off)
-	m.step.Add(int64(n))
-	return n, err
 }

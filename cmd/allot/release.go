@@ -302,14 +302,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 }
 
 func newReleasePublish(r *releasing) *cobra.Command {
-	return &cobra.Command{
+	var prune bool
+	cmd := &cobra.Command{
 		Use:   "publish REPO PLACE",
 		Short: "Bring the repository to where devices read it",
 		Long: `Bring what is in force to a folder of a web server, or to an object store as s3://BUCKET/PREFIX.
 
 The repository is judged first as a device would judge it. Files come in an order in which devices see the old state or the new
 one at any time; what is there already is not sent again, so that an interrupted publication goes on where it was. A place that has
-something newer, or another repository, is left alone. Needs no keys.
+something newer, or another repository, is left alone. With --prune, releases and blobs that the repository does not have any more
+(see allot release expire) are removed from there afterwards. Needs no keys.
 
 For s3:// the environment says where and who, as for Amazon's own tools: AWS_ENDPOINT_URL (default https://s3.amazonaws.com),
 AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or ~/.aws/credentials.`,
@@ -323,13 +325,21 @@ AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or ~/.aws/credentials.`,
 			defer unlock()
 			return r.open(cmd, args[0], func(repo *release.Repository) error {
 				p, err := repo.Publish(cmd.Context(), to)
-				if err == nil {
-					fmt.Fprintf(cmd.OutOrStdout(), "published %s: %d files, %s\n", args[1], p.Files, megabytes(p.Bytes))
+				if err != nil {
+					return err
 				}
+				fmt.Fprintf(cmd.OutOrStdout(), "published %s: %d files, %s\n", args[1], p.Files, megabytes(p.Bytes))
+				if !prune {
+					return nil
+				}
+				gone, err := repo.Prune(cmd.Context(), to)
+				fmt.Fprintf(cmd.OutOrStdout(), "removed from there: %d files, %s\n", gone.Files, megabytes(gone.Bytes))
 				return err
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&prune, "prune", false, "remove from there what the repository does not have any more")
+	return cmd
 }
 
 // place opens the place that a repository is published at.
