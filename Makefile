@@ -13,6 +13,7 @@
 #   make bench-modules  measure what modules use together; writes docs/modules/measured.md
 #   make bench-sandbox  measure HTTP, LDAP and XMPP through the sandbox, beside the same programs on a plain Debian 13; as root;
 #                     writes docs/benchmarks-sandbox.md
+#   make bench-fleet  compute what a fleet of devices costs its web server; writes docs/benchmarks-fleet.md
 #   make repro        build twice, in every way differently, and compare every output byte for byte
 #   make repro-twin   the same with a planted difference, which must be found
 #   make clean-cache  remove what was fetched and built: the cache, out/ and bin/ (not keys/)
@@ -32,7 +33,7 @@ export GOFLAGS    := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox repro repro-twin clean-cache
+.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-fleet repro repro-twin clean-cache
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -74,6 +75,9 @@ bench-modules: $(KEYS)
 
 bench-sandbox: $(KEYS)
 	go run ./bench/throughput --keys $(KEYS) --write docs/benchmarks-sandbox.md
+
+bench-fleet:
+	go run ./bench/fleet --write docs/benchmarks-fleet.md
 
 repro:
 	hack/repro $(PROFILE) $(ARCH)

@@ -86,9 +86,10 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("%s: left %q", what, slices.Sorted(maps.Keys(got)))
 		}
 	}
-	for mask := range 1 << len(names) {
-		state := map[string][]byte{}
-		for i, name := range names {
+	signed := names[1:] // the release's description is looked at only by its digest
+	for mask := range 1 << len(signed) {
+		state := map[string][]byte{names[0]: before[names[0]]}
+		for i, name := range signed {
 			if state[name] = before[name]; mask&(1<<i) != 0 {
 				state[name] = after[name]
 			}

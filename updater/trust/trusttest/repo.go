@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/sigstore/sigstore/pkg/signature"
@@ -27,13 +26,19 @@ type Repo struct {
 	Targets   map[string]*metadata.Metadata[metadata.TargetsType] // targets and the roles below it
 	Keys      map[string][]ed25519.PrivateKey                     // who signs a role
 	Files     map[string][]byte                                   // by path, as a web server has them
-	t         testing.TB
+	t         T
 	keys      uint64
+}
+
+// T is what is told of mistakes in making a repository: a testing.TB.
+type T interface {
+	Helper()
+	Fatal(...any)
 }
 
 // New is a published repository with root 2-of-3, one key for each other role, and the delegated role stable, which all
 // expire a year after now.
-func New(t testing.TB, now time.Time) *Repo {
+func New(t T, now time.Time) *Repo {
 	expires := now.AddDate(1, 0, 0).UTC().Truncate(time.Second)
 	r := &Repo{
 		t:         t,
