@@ -76,8 +76,9 @@ type step struct {
 	ask     check.Question
 }
 
-// stepTimeout bounds one step of a journey that is no task.
-const stepTimeout = 30 * time.Second
+// stepTimeout bounds one step of a journey that is no task. It is far more than a member would wait: a small machine may be busy
+// with a first start, and an update is not to fail for that.
+const stepTimeout = 90 * time.Second
 
 // steps are those of a journey, repair or backup step.
 func (s *Supervisor) steps(f *files, p *plan.Module, t api.Task) ([]step, error) {
