@@ -31,8 +31,8 @@ const (
 	RepeatTrial Decision = "repeat-trial"
 	// FinishCommit: this is the new release and it is committed, but the boot loader does not know it yet.
 	FinishCommit Decision = "finish-commit"
-	// RollForward: the new release is committed and the old one was started. Record one more of Forwards, have the boot
-	// loader start the new one, reset.
+	// RollForward: the new release is committed and the old one was started. Have the boot loader start the new one, then
+	// record one more of Forwards (in this order: cuts of the power must not use it up), reset.
 	RollForward Decision = "roll-forward"
 	// Restore: this is the old release, and it is to stay. Record Undoing unless it says so, drop the new release's entry,
 	// restore the snapshots, record Undone.

@@ -22,6 +22,7 @@ import (
 // Loader is what the boot loader reads: a slot.Store.
 type Loader interface {
 	Entries() ([]attempt.Entry, error)
+	Place(v image.Version, uki string) error
 	Arm(v image.Version) error
 	Commit(v image.Version, uki string) error
 	Drop(v image.Version) error
@@ -111,7 +112,12 @@ func (g *Gate) Arm(baseline []attempt.Result) error {
 	if err := g.reach(a, attempt.Armed); err != nil {
 		return err
 	}
-	err := g.with(func(l Loader) error { return l.Arm(a.To.Version) })
+	err := g.with(func(l Loader) error {
+		if err := l.Place(a.To.Version, g.uki(a.To.Version)); err != nil { // a cut while firmware counted can have lost it
+			return err
+		}
+		return l.Arm(a.To.Version)
+	})
 	if err == nil {
 		return nil
 	}

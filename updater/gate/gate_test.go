@@ -70,8 +70,10 @@ func (m *machine) tick() {
 	}
 }
 
-// Entries, Arm, Commit, Drop and Close implement Loader.
+// Entries, Place, Arm, Commit, Drop and Close implement Loader.
 func (m *machine) Entries() ([]attempt.Entry, error) { return m.entries, nil }
+
+func (m *machine) Place(image.Version, string) error { return nil }
 
 func (m *machine) Arm(v image.Version) error {
 	return m.change("arm "+string(v), func() {

@@ -180,6 +180,7 @@ func (g *Gate) takeBack(a *attempt.Attempt, l Loader) error {
 type closed struct{ why error }
 
 func (c closed) Entries() ([]attempt.Entry, error)  { return nil, c.why }
+func (c closed) Place(image.Version, string) error  { return c.why }
 func (c closed) Arm(image.Version) error            { return c.why }
 func (c closed) Commit(image.Version, string) error { return c.why }
 func (c closed) Drop(image.Version) error           { return c.why }

@@ -3,8 +3,11 @@
 package cutdisk
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"maps"
+	"slices"
 )
 
 const sectorSize = 512
@@ -14,7 +17,7 @@ var ErrCut = errors.New("the power is cut")
 
 // Disk is a disk of unbounded size that holds zeros at first.
 type Disk struct {
-	base    map[int64][sectorSize]byte // shared with copies, never changed
+	head    []byte                     // shared with copies, never changed; zeros behind it
 	own     map[int64][sectorSize]byte // on the medium
 	pending []write                    // not on the medium yet
 	cache   map[int64][sectorSize]byte // what reads give of pending
@@ -35,19 +38,22 @@ func New() *Disk {
 // Copy returns a disk with what is on the medium of d now.
 func (d *Disk) Copy() *Disk {
 	c := New()
-	c.base, c.own = d.base, maps.Clone(d.own)
+	c.head, c.own = d.head, maps.Clone(d.own)
 	return c
 }
 
 // Freeze makes what the medium holds the part that copies share.
 func (d *Disk) Freeze() {
-	all := maps.Clone(d.own)
-	for s, b := range d.base {
-		if _, ok := all[s]; !ok {
-			all[s] = b
-		}
+	end := int64(len(d.head))
+	for s := range d.own {
+		end = max(end, (s+1)*sectorSize)
 	}
-	d.base, d.own = all, map[int64][sectorSize]byte{}
+	head := make([]byte, end)
+	copy(head, d.head)
+	for s, b := range d.own {
+		copy(head[s*sectorSize:], b[:])
+	}
+	d.head, d.own = head, map[int64][sectorSize]byte{}
 }
 
 // CutAfter cuts the power after so many more sectors were written.
@@ -61,22 +67,18 @@ func (d *Disk) ReadAt(b []byte, off int64) (int, error) {
 	if d.left == 0 {
 		return 0, ErrCut
 	}
-	for done := 0; done < len(b); {
-		at := off + int64(done)
-		s := d.sector(at / sectorSize)
-		done += copy(b[done:], s[at%sectorSize:])
+	clear(b[copy(b, d.head[min(off, int64(len(d.head))):]):])
+	for _, changed := range []map[int64][sectorSize]byte{d.own, d.cache} {
+		for s, data := range changed {
+			switch at := s*sectorSize - off; {
+			case at >= 0 && at < int64(len(b)):
+				copy(b[at:], data[:])
+			case at < 0 && at > -sectorSize:
+				copy(b, data[-at:])
+			}
+		}
 	}
 	return len(b), nil
-}
-
-func (d *Disk) sector(n int64) [sectorSize]byte {
-	if b, ok := d.cache[n]; ok {
-		return b
-	}
-	if b, ok := d.own[n]; ok {
-		return b
-	}
-	return d.base[n]
 }
 
 // WriteAt implements io.WriterAt for whole sectors.
@@ -142,4 +144,21 @@ func (d *Disk) with(kept func(i int) bool) *Disk {
 		}
 	}
 	return c
+}
+
+// Sum identifies what the medium holds, among the copies of one disk.
+func (d *Disk) Sum() [sha256.Size]byte {
+	h := sha256.New()
+	for _, s := range slices.Sorted(maps.Keys(d.own)) {
+		b := d.own[s]
+		var was [sectorSize]byte
+		if at := s * sectorSize; at < int64(len(d.head)) {
+			copy(was[:], d.head[at:])
+		}
+		if b != was {
+			h.Write(binary.LittleEndian.AppendUint64(nil, uint64(s)))
+			h.Write(b[:])
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil))
 }
