@@ -308,10 +308,17 @@ func TestLock(t *testing.T) {
 		t.Errorf("second: %v", err)
 	}
 	r.Close()
+	left := filepath.Join(b.Dir, ".work-123") // by somebody who was killed
+	if err := os.Mkdir(left, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if r, err = Open(t.Context(), b.Options); err != nil {
 		t.Fatal(err)
 	}
 	r.Close()
+	if _, err := os.Stat(left); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("unfinished work is left: %v", err)
+	}
 	if _, err := Open(t.Context(), Options{Dir: filepath.Join(b.Dir, "none")}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no folder: %v", err)
 	}

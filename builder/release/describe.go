@@ -3,10 +3,14 @@ package release
 import (
 	"errors"
 	"fmt"
+	"regexp"
 
 	"allotment/image"
 	"allotment/image/verity"
 )
+
+// profileName is what profiles may be called.
+var profileName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
 
 // ParseRelease reads the description of a release and checks that a device can work with it.
 func ParseRelease(b []byte) (*image.Release, error) {
@@ -26,6 +30,8 @@ func check(rel *image.Release) error {
 		return fmt.Errorf("it has format %d, want %d", rel.Format, image.ReleaseFormat)
 	case rel.Name == "" || rel.Version == "" || rel.Arch == "" || rel.Epoch <= 0:
 		return errors.New("it lacks name, version, architecture or epoch")
+	case !profileName.MatchString(rel.Name):
+		return fmt.Errorf("its name %q cannot be part of a path", rel.Name)
 	case rel.Trial.Seconds <= 0:
 		return errors.New("it gives its trial no time")
 	}

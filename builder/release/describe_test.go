@@ -37,6 +37,7 @@ func TestParseRelease(t *testing.T) {
 		"whole":     {func(*image.Release) {}, ""},
 		"format":    {func(r *image.Release) { r.Format = 2 }, "format 2, want 1"},
 		"epoch":     {func(r *image.Release) { r.Epoch = 0 }, "lacks name"},
+		"name":      {func(r *image.Release) { r.Name = "../x" }, "cannot be part of a path"},
 		"trial":     {func(r *image.Release) { r.Trial.Seconds = 0 }, "gives its trial no time"},
 		"root hash": {func(r *image.Release) { r.RootHash = "00" }, "root hash"},
 		"size":      {func(r *image.Release) { r.Root.Size = 0 }, `part "root" has no digest or no size`},

@@ -42,6 +42,8 @@ func TestRefresh(t *testing.T) {
 		}
 		return nil
 	})
+	b.Now = start
+	wantError(t, b.do(t, func(r *Repository) error { return r.Refresh(t.Context()) }), "this machine's clock shows 2026-11-22 12:00:00")
 	wantError(t, b.do(t, func(r *Repository) error { return r.Refresh(t.Context(), "mirror") }), `cannot find role "mirror"`)
 }
 

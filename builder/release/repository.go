@@ -79,7 +79,9 @@ func lock(ctx context.Context, o Options) (*Repository, error) {
 	if o.Progress == nil {
 		o.Progress = progress.Silent{}
 	}
+	wait := o.Progress.Step("wait for others who work on "+o.Dir, 0)
 	unlock, err := cache.LockFolder(ctx, o.Dir)
+	wait.Done(err)
 	if err != nil {
 		return nil, err
 	}
@@ -147,6 +149,9 @@ func (r *Repository) addKey(st *state, role, name string) error {
 
 // commit signs the changed roles, and those that name their files, and puts them in force.
 func (r *Repository) commit(ctx context.Context, next *state, changed ...string) error {
+	if err := r.checkClock(); err != nil {
+		return err
+	}
 	c := commit{Repository: r, next: next}
 	if slices.ContainsFunc(changed, func(role string) bool { return role == tuf.TARGETS || slices.Contains(Channels, role) }) {
 		changed = append(changed, tuf.SNAPSHOT)
@@ -171,6 +176,22 @@ func (r *Repository) commit(ctx context.Context, next *state, changed ...string)
 		return err
 	}
 	r.now = next
+	return nil
+}
+
+// checkClock refuses to sign with a clock that stands before the last signing: what it signs would expire too soon.
+func (r *Repository) checkClock() error {
+	if r.now == nil {
+		return nil
+	}
+	ro, err := findRole(tuf.TIMESTAMP)
+	if err != nil {
+		return err
+	}
+	if last := r.now.timestamp.Signed.Expires.Add(-ro.lifetime); r.Now.Before(last.Add(-time.Hour)) {
+		return fmt.Errorf("cannot sign: this machine's clock shows %s, but the repository was signed at %s; set the clock",
+			r.Now.UTC().Format(time.DateTime), last.UTC().Format(time.DateTime))
+	}
 	return nil
 }
 

@@ -53,8 +53,29 @@ hardware token. docs/releasing.md leads through all of it.`,
 // options are those of a repository, and what ends its progress.
 func (r *releasing) options(dir string) (release.Options, func(), error) {
 	ring, err := r.ring()
+	if err == nil {
+		err = outside(dir, ring.Dirs)
+	}
 	report, done := r.progress()
 	return release.Options{Dir: dir, Keys: ring, Now: time.Now(), Progress: report}, done, err
+}
+
+// outside refuses key folders inside of a repository, which others get to see.
+func outside(repo string, keys []string) error {
+	repo, err := filepath.Abs(repo)
+	if err != nil {
+		return err
+	}
+	for _, dir := range keys {
+		path, err := filepath.Abs(dir)
+		if err != nil {
+			return err
+		}
+		if inside, err := filepath.Rel(repo, path); err == nil && filepath.IsLocal(inside) {
+			return fmt.Errorf("cannot use key folder %q inside of the repository; choose another place", dir)
+		}
+	}
+	return nil
 }
 
 // open works on the repository in a folder.
