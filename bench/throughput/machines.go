@@ -74,16 +74,7 @@ func (b *bench) boot(ctx context.Context, name, disk string) (*machine, error) {
 func (m *machine) prepare(ctx context.Context) error {
 	ctx, stop := context.WithTimeoutCause(ctx, vm.Patience(40*time.Minute), errors.New("the services do not answer"))
 	defer stop()
-	var c *directory.Client
-	if err := m.retry(ctx, func() (err error) {
-		c, err = directory.Connect(ctx, m.Address(ldapPort), portalPassword)
-		return err
-	}); err != nil {
-		return err
-	}
-	err := fill(c)
-	c.Close()
-	if err != nil {
+	if err := m.retry(ctx, func() error { return m.fill(ctx) }); err != nil {
 		return err
 	}
 	for _, l := range loads {
@@ -114,8 +105,13 @@ func (m *machine) retry(ctx context.Context, do func() error) error {
 	}
 }
 
-// fill adds everybody. Passwords have only those who need them.
-func fill(c *directory.Client) error {
+// fill adds everybody who is not there yet. Passwords have only those who need them.
+func (m *machine) fill(ctx context.Context) error {
+	c, err := directory.Connect(ctx, m.Address(ldapPort), portalPassword)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
 	for i := range people {
 		p := directory.Person{Name: fmt.Sprintf("member%02d", i), Groups: []string{"members"}}
 		secret := ""
