@@ -57,6 +57,7 @@ func (b *bench) Entries() ([]attempt.Entry, error) {
 	return []attempt.Entry{{Version: "2.0"}, {Version: "1.0"}}, nil
 }
 func (b *bench) Arm(v image.Version) error              { return b.do("arm " + string(v)) }
+func (b *bench) Place(image.Version, string) error      { return nil }
 func (b *bench) Commit(v image.Version, _ string) error { return b.do("commit " + string(v)) }
 func (b *bench) Drop(v image.Version) error             { return b.do("drop " + string(v)) }
 func (b *bench) Close() error                           { return nil }

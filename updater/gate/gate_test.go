@@ -219,12 +219,12 @@ func (m *machine) start(running attempt.System) bool {
 
 // arm is what the old release does at night.
 func (m *machine) arm() (err error) {
-	err = powerFailed
+	err = errPower
 	m.power(func() { err = m.gate(old).Arm([]attempt.Result{{Module: "web", OK: true}}) })
 	return err
 }
 
-var powerFailed = errors.New("the power failed")
+var errPower = errors.New("the power failed")
 
 // fault is how the machine differs from one that serves the release with just the data that belong to it.
 func (m *machine) fault(running, want attempt.System, data string) error {
