@@ -208,7 +208,10 @@ func (u *Uplink) prepare(l netlink.Link) error {
 	if err := netlink.LinkSetUp(l); err != nil {
 		return fmt.Errorf("cannot set %s up: %w", name, err)
 	}
-	return takeShortWay(name)
+	if err := takeShortWay(name); err != nil {
+		u.logErr(err) // it is the slower way then
+	}
+	return nil
 }
 
 // join begins to use the link.
