@@ -160,7 +160,7 @@ func (a *applier) size(limit int64) (int64, error) {
 
 // frames reads n lengths of frames and then the frames.
 func (a *applier) frames(n int) ([][]byte, error) {
-	var sizes [3]int64
+	sizes := make([]int64, n)
 	var sum int64
 	for i := range n {
 		size, err := a.size(maxPacked - sum)

@@ -34,6 +34,11 @@ func pack(t testing.TB, b, dictionary []byte, o ...zstd.EOption) []byte {
 	return z.EncodeAll(b, nil)
 }
 
+func framesOf(t testing.TB, steps, same, changed, add, insert []byte) Frames {
+	t.Helper()
+	return Frames{pack(t, steps, nil), pack(t, same, nil), pack(t, changed, nil), pack(t, add, nil), pack(t, insert, nil)}
+}
+
 func describe(name string, b []byte) File {
 	d, n, _ := image.DigestOf(bytes.NewReader(b))
 	return File{name, d, n}
@@ -125,10 +130,14 @@ func newSample(t testing.TB) sample {
 	t.Helper()
 	s := sample{old: noise(1, 3000)}
 	changed := slices.Clone(s.old[1000:2000])
-	added := make([]byte, 1000)
+	same, changes := []byte{0}, []byte{1} // lengths of runs
 	for i := 0; i < len(changed); i += 100 {
-		changed[i], added[i] = changed[i]+7, 7
+		changed[i] += 7
+		if i > 0 {
+			same, changes = append(same, 99), append(changes, 1)
+		}
 	}
+	same, changes = append(same, 99), append(changes, 0)
 	extra, text := noise(2, 50), bytes.Repeat([]byte("allotment "), 30)
 	s.first = slices.Concat(s.old[:1000], changed, extra, text, text[:100])
 	s.second = slices.Concat(text, s.old[500:600], s.first)
@@ -138,12 +147,12 @@ func newSample(t testing.TB) sample {
 	w, err := NewWriter(&out, Header{
 		Sources: []File{describe("old", s.old)}, Outputs: []File{describe("first", s.first), describe("second", s.second)},
 	})
-	control := []byte{0, 0xe8, 7, 50} // skip 0, add 1000, insert 50
-	const sent = 2050                 // where the text lies in the first output
+	steps := []byte{0, 0xe8, 7, 50} // skip 0, change 1000, insert 50
+	const sent = 2050               // where the text lies in the first output
 	for _, err := range []error{
 		err,
 		w.Copy(Range{0, 0, 1000}),
-		w.Diff(Range{0, 1000, 2000}, 1050, pack(t, control, nil), pack(t, added, nil), pack(t, extra, nil)),
+		w.Diff(Range{0, 1000, 2000}, 1050, framesOf(t, steps, same, changes, bytes.Repeat([]byte{7}, 10), extra)),
 		w.Data(300, pack(t, text, nil)),
 		w.Copy(Range{1, sent, 100}), // of what is under way
 		w.Copy(Range{1, sent, 300}), // of what is there
@@ -241,39 +250,49 @@ func TestApplyRefuses(t *testing.T) {
 	wide := pack(t, make([]byte, 32<<20), nil, zstd.WithWindowSize(16<<20), zstd.WithSingleSegment(false))
 	long := u(nil, 1<<63)
 	frame := func(b []byte) []byte { return join(u(nil, uint64(len(b))), b) }
-	diff := func(control []byte) []byte {
-		c, d := pack(t, control, nil), pack(t, make([]byte, 100), nil)
-		return join([]byte{opDiff, 0, 0}, u(nil, 3000), u(nil, 200), u(nil, uint64(len(c))), u(nil, uint64(len(d))), u(nil, uint64(len(d))), c, d, d)
+	diff := func(steps, same, changed []byte) []byte {
+		op := join([]byte{opDiff, 0, 0}, u(nil, 3000), u(nil, 200))
+		frames := framesOf(t, steps, same, changed, make([]byte, 50), make([]byte, 100)).list()
+		for _, f := range frames {
+			op = u(op, uint64(len(f)))
+		}
+		return join(append([][]byte{op}, frames...)...)
 	}
+	runs := func(steps ...byte) []byte { return diff(steps, []byte{50}, []byte{50}) }
 	for name, op := range map[string][]byte{
-		"unknown operation":              {9},
-		"unknown file":                   join([]byte{opCopy}, u(nil, 7), []byte{0, 1}),
-		"later output":                   {opCopy, 2, 0, 1},
-		"what is not written yet":        {opCopy, 1, 0, 1},
-		"nothing":                        {opCopy, 0, 0, 0},
-		"before the beginning":           {opCopy, 0, 1, 1},
-		"after the end":                  join([]byte{opCopy, 0, 0}, u(nil, 3001)),
-		"length beyond all numbers":      join([]byte{opCopy, 0, 0}, long),
-		"offset beyond all numbers":      join([]byte{opCopy, 0}, bytes.Repeat([]byte{0xff}, 9), []byte{1, 1}),
-		"number without an end":          join([]byte{opCopy, 0}, bytes.Repeat([]byte{0xff}, 20)),
-		"data longer than the output":    join([]byte{opData}, u(nil, 5001), frame(pack(t, make([]byte, 5001), nil))),
-		"data that is too short":         join([]byte{opData}, u(nil, 5000), frame(pack(t, make([]byte, 4999), nil))),
-		"data that is too long":          join([]byte{opData}, u(nil, 5000), frame(pack(t, make([]byte, 5001), nil))),
-		"bomb":                           join([]byte{opData}, u(nil, 5000), frame(bomb)),
-		"window that is too wide":        join([]byte{opData}, u(nil, 5000), frame(wide)),
-		"frame of no bytes":              join([]byte{opData}, u(nil, 5000), []byte{0}),
-		"frame beyond the limit":         join([]byte{opData}, u(nil, 5000), u(nil, maxPacked+1)),
-		"no frame":                       join([]byte{opData}, u(nil, 5000), []byte{3, 1, 2, 3}),
-		"dictionary beyond the limit":    join([]byte{opPatch, 0, 0}, u(nil, MaxPatch+1)),
-		"step that adds too much":        diff(join([]byte{0}, u(nil, 3001), []byte{0})),
-		"step that inserts too much":     diff([]byte{0, 100, 101}),
-		"step that does nothing":         diff([]byte{0, 0, 0}),
-		"step before the beginning":      diff(join(binary.AppendVarint(nil, -1), []byte{1, 1})),
-		"step after the end":             diff(join(binary.AppendVarint(nil, 3000), []byte{1, 1})),
-		"step beyond all numbers":        diff(join(long, long, long)),
-		"too few steps":                  diff([]byte{0, 100, 0}),
-		"steps that leave streams over":  diff([]byte{0, 99, 100, 0, 0, 1}),
-		"control with more than is used": diff([]byte{0, 100, 100, 1, 1, 0}),
+		"unknown operation":            {9},
+		"unknown file":                 join([]byte{opCopy}, u(nil, 7), []byte{0, 1}),
+		"later output":                 {opCopy, 2, 0, 1},
+		"what is not written yet":      {opCopy, 1, 0, 1},
+		"nothing":                      {opCopy, 0, 0, 0},
+		"before the beginning":         {opCopy, 0, 1, 1},
+		"after the end":                join([]byte{opCopy, 0, 0}, u(nil, 3001)),
+		"length beyond all numbers":    join([]byte{opCopy, 0, 0}, long),
+		"offset beyond all numbers":    join([]byte{opCopy, 0}, bytes.Repeat([]byte{0xff}, 9), []byte{1, 1}),
+		"number without an end":        join([]byte{opCopy, 0}, bytes.Repeat([]byte{0xff}, 20)),
+		"data longer than the output":  join([]byte{opData}, u(nil, 5001), frame(pack(t, make([]byte, 5001), nil))),
+		"data that is too short":       join([]byte{opData}, u(nil, 5000), frame(pack(t, make([]byte, 4999), nil))),
+		"data that is too long":        join([]byte{opData}, u(nil, 5000), frame(pack(t, make([]byte, 5001), nil))),
+		"bomb":                         join([]byte{opData}, u(nil, 5000), frame(bomb)),
+		"window that is too wide":      join([]byte{opData}, u(nil, 5000), frame(wide)),
+		"frame of no bytes":            join([]byte{opData}, u(nil, 5000), []byte{0}),
+		"frame beyond the limit":       join([]byte{opData}, u(nil, 5000), u(nil, maxPacked+1)),
+		"no frame":                     join([]byte{opData}, u(nil, 5000), []byte{3, 1, 2, 3}),
+		"dictionary beyond the limit":  join([]byte{opPatch, 0, 0}, u(nil, MaxPatch+1)),
+		"step that changes too much":   runs(join([]byte{0}, u(nil, 3001), []byte{0})...),
+		"step that inserts too much":   runs(0, 100, 101),
+		"step that does nothing":       runs(0, 0, 0),
+		"step before the beginning":    runs(join(binary.AppendVarint(nil, -1), []byte{1, 1})...),
+		"step after the end":           runs(join(binary.AppendVarint(nil, 3000), []byte{1, 1})...),
+		"step beyond all numbers":      runs(join(long, long, long)...),
+		"too few steps":                runs(0, 100, 0),
+		"steps that leave bytes over":  runs(0, 99, 100, 0, 0, 1),
+		"step after the last":          runs(0, 100, 100, 1, 1, 0),
+		"runs that are too short":      diff([]byte{0, 100, 100}, []byte{49}, []byte{50}),
+		"runs that are too long":       diff([]byte{0, 100, 100}, []byte{51}, []byte{50}),
+		"runs that are empty":          diff([]byte{0, 100, 100}, []byte{50, 0}, []byte{49, 0}),
+		"run beyond the limit":         diff([]byte{0, 100, 100}, u(nil, MaxSpan+1), []byte{50}),
+		"runs that do not go together": diff([]byte{0, 100, 100}, []byte{50}, nil),
 	} {
 		m := newMemory(noise(1, 3000))
 		if err := Apply(t.Context(), bytes.NewReader(hostile(t, op...)), m, m); !errors.Is(err, ErrFormat) || len(m.done) > 0 {

@@ -8,7 +8,7 @@ import (
 
 // codec unpacks zstd frames (RFC 8878) within bounded memory. Its decoders are used again and again.
 type codec struct {
-	decoders [3]*zstd.Decoder
+	decoders [5]*zstd.Decoder
 	patch    *zstd.Decoder
 }
 

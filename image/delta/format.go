@@ -19,8 +19,8 @@ import (
 // Limits of the format. They bound what applying needs of memory, whatever the delta says.
 const (
 	MaxSpan  = 16 << 20 // bytes of old or of new content that a DIFF or a DATA may concern
-	MaxPatch = 4 << 20  // bytes of old or of new content that a PATCH may concern: the old is in memory
-	Window   = 4 << 20  // bytes of window that a zstd frame may ask for
+	MaxPatch = 2 << 20  // bytes of old or of new content that a PATCH may concern: the old is in memory
+	Window   = 2 << 20  // bytes of window that a zstd frame may ask for
 
 	maxPacked = MaxSpan + 1<<16 // bytes of one operation's frames: what does not shrink grows by little
 	maxHeader = 1 << 20

@@ -30,16 +30,26 @@ func (w *Writer) Copy(from Range) error {
 	return w.put(binary.AppendUvarint(b, uint64(from.Size)))
 }
 
-// Diff writes the operation that makes size bytes of a range by bsdiff's three streams, each one zstd frame: control (for
-// each step, as varints: signed bytes to skip, bytes to add, bytes to insert), diff and extra.
-func (w *Writer) Diff(from Range, size int64, control, diff, extra []byte) error {
+// Frames are the streams of a DIFF, each one zstd frame. Numbers in them are varints.
+type Frames struct {
+	Steps   []byte // of each step: signed bytes to skip in the old ones, bytes to change, bytes to insert
+	Same    []byte // how many bytes stay as they are, then
+	Changed []byte // how many do not; and so on
+	Add     []byte // to be added to those that do not
+	Insert  []byte
+}
+
+func (f Frames) list() [][]byte { return [][]byte{f.Steps, f.Same, f.Changed, f.Add, f.Insert} }
+
+// Diff writes the operation that makes size bytes of a range by bsdiff's steps.
+func (w *Writer) Diff(from Range, size int64, f Frames) error {
 	b := w.seek([]byte{opDiff}, from)
 	b = binary.AppendUvarint(b, uint64(from.Size))
 	b = binary.AppendUvarint(b, uint64(size))
-	for _, frame := range [][]byte{control, diff, extra} {
+	for _, frame := range f.list() {
 		b = binary.AppendUvarint(b, uint64(len(frame)))
 	}
-	return w.put(b, control, diff, extra)
+	return w.put(append([][]byte{b}, f.list()...)...)
 }
 
 // Patch writes the operation that makes size bytes by a zstd frame whose raw dictionary is a range.
