@@ -30,16 +30,32 @@ func (s *Supervisor) passGate() gate.Next {
 	}
 	passed := filepath.Join(s.config.Run, "gate-passed")
 	_, err := os.Stat(passed)
+	before := s.config.Gate.Attempt()
 	next, err := s.config.Gate.Start(err == nil)
 	if err != nil {
 		s.log.Error("the update's gate", "error", err)
 	}
+	s.tellRestored(before, s.config.Gate.Attempt())
 	if next != gate.Reset {
 		if err := os.WriteFile(passed, nil, 0o644); err != nil {
 			s.warn(err)
 		}
 	}
 	return next
+}
+
+// tellRestored tells that this start has brought the data back.
+func (s *Supervisor) tellRestored(before, after *attempt.Attempt) {
+	if before == nil || after == nil || before.Stage == after.Stage || after.Stage != attempt.Undone {
+		return
+	}
+	check := "none"
+	if after.Failure != nil {
+		check = after.Failure.Check
+	}
+	s.config.Console.Print("UPDATE-RESTORED version=%s undone=%s check=%s", after.From.Version, after.To.Version, check)
+	s.record(api.Event{Level: api.Fair, Kind: "update", Text: fmt.Sprintf("version %s is undone: version %s runs again, with its data",
+		after.To.Version, after.From.Version)}, nil)
 }
 
 // onAnother resets the machine. That the state is known lets it be closed in order.
@@ -245,7 +261,8 @@ func (s *Supervisor) writeVerdict(results []attempt.Result, f *attempt.Failure) 
 	}
 	_ = s.call(func(context.Context) {
 		s.log.Error("the release is undone", "check", f.Check, "module", f.Module, "journey", f.Journey, "why", f.Problem)
-		s.config.Console.Print("UPDATE-UNDONE check=%s module=%s reason=%s", f.Check, f.Module, f.Problem)
+		reason, _, _ := strings.Cut(f.Problem, "\n")
+		s.config.Console.Print("UPDATE-UNDONE check=%s module=%s reason=%s", f.Check, f.Module, reason)
 		s.reset("the update is taken back")
 	})
 }

@@ -308,6 +308,21 @@ func TestGoBack(t *testing.T) {
 	}
 }
 
+// A start that brings the data back says so, and modules start then.
+func TestRestored(t *testing.T) {
+	w, dir := &bench{}, t.TempDir()
+	g := w.record(t, dir, oldSystem, attempt.Attempt{Stage: attempt.Undoing, Failure: &attempt.Failure{Check: attempt.CheckJourney}})
+	b := newGated(t, dir, journeying("true"), nil, g)
+	b.lines.await(t, "UPDATE-RESTORED version=1.0 undone=2.0 check=journey")
+	b.awaitState(t, "web.page", ready)
+	if w.all() != "drop 2.0, restore 2.0" || g.Attempt().Stage != attempt.Undone {
+		t.Errorf("done %s, stage %s", w.all(), g.Attempt().Stage)
+	}
+	if !strings.Contains(b.told(), "fair update version 2.0 is undone") {
+		t.Errorf("told:\n%s", b.told())
+	}
+}
+
 // Modules that must not touch the data do not start.
 func TestStranded(t *testing.T) {
 	w, dir := &bench{broken: "restore"}, t.TempDir()
