@@ -40,13 +40,13 @@ const commandPrefix = "command:"
 // the SHA-256, as in RFC 3279). Hardware tokens are used so.
 type Keyring struct {
 	Dirs       []string                                     // the first is where new keys are made
-	Passphrase func(key string, isNew bool) ([]byte, error) // asked when none that was given before fits, and once for all new keys
+	Given      [][]byte                                     // passphrases that are tried before it is asked for one
+	Passphrase func(key string, isNew bool) ([]byte, error) // asked when none that was given fits, and once for all new keys
 	Runner     run.Runner                                   // starts the programs of keys
 	Rand       io.Reader                                    // for new keys
 
 	open  map[string]crypto.Signer
-	given [][]byte // passphrases
-	fresh []byte   // that of new keys
+	fresh []byte // passphrase of new keys
 }
 
 // Public implements Keys.
@@ -242,7 +242,7 @@ func (k *Keyring) load(ctx context.Context, name string, public crypto.PublicKey
 
 // decrypt opens a sealed key with a passphrase that was given before, or asks.
 func (k *Keyring) decrypt(name string, sealed []byte) ([]byte, error) {
-	for _, p := range append(k.given, k.fresh) {
+	for _, p := range append(k.Given[:len(k.Given):len(k.Given)], k.fresh) {
 		if der, err := encrypted.Decrypt(sealed, p); err == nil {
 			return der, nil
 		}
@@ -255,7 +255,7 @@ func (k *Keyring) decrypt(name string, sealed []byte) ([]byte, error) {
 	if err != nil {
 		return nil, errors.New("the passphrase is wrong, or the file is damaged")
 	}
-	k.given = append(k.given, p)
+	k.Given = append(k.Given, p)
 	return der, nil
 }
 

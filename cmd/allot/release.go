@@ -43,7 +43,7 @@ hardware token. docs/releasing.md leads through all of it.`,
 	}
 	f := cmd.PersistentFlags()
 	f.StringArrayVar(&r.keys, "keys", nil, "folder of keys; may be given several times (default: $ALLOT_RELEASE_KEYS)")
-	f.StringVar(&r.passphrase, "passphrase-file", "", "file whose first line is the passphrase of the keys")
+	f.StringVar(&r.passphrase, "passphrase-file", "", "file of the keys' passphrases, one on a line; new keys get the first")
 	cmd.AddCommand(newReleaseInit(r), newReleaseAdd(r), newReleasePromote(r), newReleaseWave(r), newReleaseWithdraw(r),
 		newReleasePublish(r), newReleaseRefresh(r), newReleaseExpire(r), newReleaseRotate(r), newReleaseCheck(r), newReleaseKeys(r),
 		newReleaseKey(r))

@@ -23,27 +23,31 @@ func (r *releasing) ring() (*release.Keyring, error) {
 	if len(dirs) == 0 {
 		dirs = filepath.SplitList(os.Getenv("ALLOT_RELEASE_KEYS"))
 	}
-	ask := askPassphrase
+	ring := &release.Keyring{Dirs: dirs, Passphrase: askPassphrase, Runner: run.Host{}, Rand: rand.Reader}
+	given := []byte(os.Getenv("ALLOT_RELEASE_PASSPHRASE"))
 	if r.passphrase != "" {
-		b, err := os.ReadFile(r.passphrase)
-		if err != nil {
+		var err error
+		if given, err = os.ReadFile(r.passphrase); err != nil {
 			return nil, fmt.Errorf("cannot read the passphrase: %w", err)
 		}
-		ask = always(b)
-	} else if p := os.Getenv("ALLOT_RELEASE_PASSPHRASE"); p != "" {
-		ask = always([]byte(p))
 	}
-	return &release.Keyring{Dirs: dirs, Passphrase: ask, Runner: run.Host{}, Rand: rand.Reader}, nil
+	if r.passphrase != "" || len(given) > 0 {
+		ring.Given = bytes.Split(bytes.TrimSpace(given), []byte("\n"))
+		ring.Passphrase = notAsked(ring.Given[0])
+	}
+	return ring, nil
 }
 
-// always gives the first line of b for every key.
-func always(b []byte) func(string, bool) ([]byte, error) {
-	line, _, _ := bytes.Cut(b, []byte("\n"))
-	return func(string, bool) ([]byte, error) {
-		if len(line) == 0 {
+// notAsked gives new keys a passphrase; for others there is none but those that were given.
+func notAsked(first []byte) func(string, bool) ([]byte, error) {
+	return func(_ string, isNew bool) ([]byte, error) {
+		switch {
+		case len(first) == 0:
 			return nil, errors.New("the passphrase is empty")
+		case isNew:
+			return first, nil
 		}
-		return line, nil
+		return nil, errors.New("no passphrase that was given fits, or the file is damaged")
 	}
 }
 
