@@ -14,6 +14,8 @@
 #   make bench-sandbox  measure HTTP, LDAP and XMPP through the sandbox, beside the same programs on a plain Debian 13; as root;
 #                     writes docs/benchmarks-sandbox.md
 #   make bench-fleet  compute what a fleet of devices costs its web server; writes docs/benchmarks-fleet.md
+#   make bench-update  measure what an update from Debian's point release to its security updates costs, beside OSTree, casync,
+#                     RAUC and apt; writes docs/benchmarks-update.md
 #   make repro        build twice, in every way differently, and compare every output byte for byte
 #   make repro-twin   the same with a planted difference, which must be found
 #   make clean-cache  remove what was fetched and built: the cache, out/ and bin/ (not keys/)
@@ -33,7 +35,7 @@ export GOFLAGS    := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-fleet repro repro-twin clean-cache
+.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-fleet bench-update repro repro-twin clean-cache
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -78,6 +80,9 @@ bench-sandbox: $(KEYS)
 
 bench-fleet:
 	go run ./bench/fleet --write docs/benchmarks-fleet.md
+
+bench-update: $(KEYS)
+	go run ./bench/update --keys $(KEYS) --write docs/benchmarks-update.md
 
 repro:
 	hack/repro $(PROFILE) $(ARCH)
