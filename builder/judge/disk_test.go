@@ -50,8 +50,35 @@ func TestFAT32(t *testing.T) {
 			t.Errorf("mcopy reads %d bytes of %s (%v), want %d", len(got), file.Path, err, len(file.Data))
 		}
 	}
+	editFAT32(t, f, size)
+	approve(t, fmt.Sprintf("%d files", len(files)+6), "fsck.vfat", "-n", path)
+	out := filepath.Join(t.TempDir(), "out")
+	approve(t, "", "mcopy", "-i", path, "::EFI/Linux/allotment-2026.12.1+2-1.efi", out)
+	if got, err := os.ReadFile(out); err != nil || !bytes.Equal(got, random(50000, 7)) {
+		t.Errorf("mcopy reads %d bytes of what was changed (%v)", len(got), err)
+	}
 	flip(t, path, 32*512+40) // a link in the first FAT
 	refuse(t, "fsck.vfat", "-n", path)
+}
+
+// editFAT32 changes the volume as an update does; there is one folder more then.
+func editFAT32(t *testing.T, f *os.File, size int64) {
+	t.Helper()
+	e, err := fat32.Edit(f, size, time.Unix(1795000000, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, err := range []error{
+		e.Create("EFI/Linux/allotment-2026.12.1.new", 50000, bytes.NewReader(random(50000, 7))),
+		e.Rename("EFI/Linux/allotment-2026.12.1.new", "allotment-2026.12.1+3.efi"),
+		e.Rename("EFI/Linux/allotment-2026.12.1+3.efi", "allotment-2026.12.1+2-1.efi"),
+		e.Remove("EFI/Linux/allotment-2026.11.2.efi"),
+		e.Mkdir("2026.12.1"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // newImage makes an image with GRUB for real and files of random bytes.

@@ -20,9 +20,9 @@ import (
 )
 
 // Place puts the boot files of version v, out of the UKI in the file at path, onto the ESP under names that no boot loader
-// starts, and reads them back. Boot files of versions that are not started from are removed first. A file without a valid signature
-// by the key that the machine trusts is refused, for firmware would refuse it too late. After an error nothing of v is
-// left. Placing what is placed already changes nothing.
+// starts, and reads them back. One that is on trial is so no more. Boot files of versions that are not started are removed
+// first. A file without a valid signature by the key that the machine trusts is refused, for firmware would refuse it too late.
+// After an error nothing of v is left. Placing what is placed already changes nothing.
 func (s *Store) Place(v image.Version, path string) error {
 	if err := s.place(v, path); err != nil {
 		return fmt.Errorf("cannot put the boot files of version %s onto the EFI system partition: %w", v, err)
@@ -35,8 +35,8 @@ func (s *Store) place(v image.Version, path string) error {
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(started, func(e Entry) bool { return e.Version == v }) {
-		return errors.New("the boot loader starts it already")
+	if slices.ContainsFunc(started, func(e Entry) bool { return e.Version == v && !e.Trial }) {
+		return errors.New("it is what the boot loader starts")
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -54,7 +54,7 @@ func (s *Store) place(v image.Version, path string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Drop(v); err != nil { // by the boot loader that is not in use
+	if err := s.Drop(v); err != nil { // what an earlier attempt left armed
 		return err
 	}
 	if err := s.tidy(v); err != nil {

@@ -320,7 +320,7 @@ func TestRepair(t *testing.T) {
 		"placed and armed": {[]string{"allotment-2.0.new", "allotment-2.0+3.efi"}, "1.0"},
 	} {
 		d := armed.Copy()
-		rename(t, m, d, c.names)
+		relink(t, m, d, esp.UKI{Version: "2.0", Counted: true, Left: esp.MaxTries}, c.names)
 		if got := show(t, m, d); got != c.want {
 			t.Errorf("%s: there is %q, want %q", name, got, c.want)
 		}
@@ -334,39 +334,8 @@ func TestRepair(t *testing.T) {
 	}
 }
 
-// rename gives the armed UKI other names, which all lead to the same clusters.
-func rename(t *testing.T, m machine, d *cutdisk.Disk, names []string) {
-	t.Helper()
-	s := m.open(t, d)
-	armed := esp.UKI{Version: "2.0", Counted: true, Left: esp.MaxTries}
-	for i, name := range names {
-		if name == armed.Name() {
-			continue
-		}
-		if err := s.ed.Create(esp.UKIFolder+"/"+name, int64(i)+1, strings.NewReader("xxx")); err != nil {
-			t.Fatal(err)
-		}
-	}
-	items, err := s.ed.List(esp.UKIFolder)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cluster := map[string]uint32{}
-	for _, item := range items {
-		cluster[item.Name] = item.Cluster
-	}
-	for _, name := range names {
-		repoint(t, d, cluster[name], cluster[armed.Name()])
-	}
-	if !slices.Contains(names, armed.Name()) {
-		if err := m.raw(t, d).Remove(armed.Path()); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // raw is the partition without any repair.
-func (m machine) raw(t *testing.T, d *cutdisk.Disk) *fat32.Editor {
+func (m machine) raw(t testing.TB, d *cutdisk.Disk) *fat32.Editor {
 	t.Helper()
 	ed, err := fat32.Edit(d, fat32.MinSize, now)
 	if err != nil {
@@ -376,20 +345,21 @@ func (m machine) raw(t *testing.T, d *cutdisk.Disk) *fat32.Editor {
 }
 
 // repoint makes the entry of the file that begins at a cluster lead to another one.
-func repoint(t *testing.T, d *cutdisk.Disk, from, to uint32) {
+func repoint(t testing.TB, d *cutdisk.Disk, from uint32, to fat32.Item) {
 	t.Helper()
-	b := make([]byte, 2<<20) // FATs and folders
+	b := make([]byte, 1<<20) // FATs and folders
 	if _, err := d.ReadAt(b, 0); err != nil {
 		t.Fatal(err)
 	}
 	data := 512 * (int(binary.LittleEndian.Uint16(b[14:])) + 2*int(binary.LittleEndian.Uint32(b[36:])))
 	for at := data; at < len(b); at += 32 {
-		if e := b[at:][:32]; e[11] == 0x20 && uint32(binary.LittleEndian.Uint16(e[26:])) == from && from != to {
-			binary.LittleEndian.PutUint16(e[26:], uint16(to))
+		if e := b[at:][:32]; e[11] == 0x20 && uint32(binary.LittleEndian.Uint16(e[26:])) == from && from != to.Cluster {
+			binary.LittleEndian.PutUint16(e[26:], uint16(to.Cluster))
+			binary.LittleEndian.PutUint32(e[28:], uint32(to.Size))
+			if _, err := d.WriteAt(b[at&^511:][:512], int64(at&^511)); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if _, err := d.WriteAt(b, 0); err != nil {
-		t.Fatal(err)
 	}
 	if err := d.Sync(); err != nil {
 		t.Fatal(err)

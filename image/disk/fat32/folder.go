@@ -12,6 +12,7 @@ const (
 	badCluster       = 0x0ffffff7
 	deleted          = 0xe5 // first byte of an entry that is free
 	entriesPerSector = sectorSize / entrySize
+	maxFolder        = 2 << 20 // bytes; the specification allows no more
 )
 
 // Item is what a folder has under one name.
@@ -95,7 +96,10 @@ func (e *Editor) folder(name string) (*folder, error) {
 // system's rename leaves: parts of a long name without the rest are nothing, and an entry without them has its short name.
 func (e *Editor) readFolder(cluster uint32) (*folder, error) {
 	chain, err := e.v.chain(cluster)
-	if err != nil || len(chain) == 0 || len(chain) > maxEntries {
+	if err == nil && (len(chain) == 0 || int64(len(chain))*e.v.clusterSize > maxFolder) {
+		err = fmt.Errorf("it has %d clusters", len(chain))
+	}
+	if err != nil {
 		return nil, fmt.Errorf("cannot read the folder at cluster %d: %w", cluster, err)
 	}
 	f := &folder{clusters: chain, raw: make([]byte, int64(len(chain))*e.v.clusterSize)}
