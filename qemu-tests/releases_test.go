@@ -159,7 +159,12 @@ func (p *publisher) build(t *testing.T, v image.Version, change func(*profile.Pr
 // publish builds a version and offers it to every box at once.
 func (p *publisher) publish(t *testing.T, v image.Version, change func(*profile.Profile)) *image.Release {
 	t.Helper()
-	path := p.build(t, v, change)
+	return p.offer(t, p.build(t, v, change))
+}
+
+// offer makes an image the newest release for every box.
+func (p *publisher) offer(t *testing.T, path string) *image.Release {
+	t.Helper()
 	wave, err := release.NewWave("emergency", time.Now(), -1)
 	if err != nil {
 		t.Fatal(err)

@@ -84,6 +84,7 @@ func testUpdates(t *testing.T, o vm.Options, modules ...string) {
 func (p *publisher) install(t *testing.T, o vm.Options) *club {
 	t.Helper()
 	path := p.build(t, firstVersion, nil)
+	p.offer(t, path) // so that there are deltas from it
 	o.Forward, o.Limit = []int{80, ldapPort, 5222}, vm.Patience(45*time.Minute)
 	m := bootImage(t, path, o)
 	return &club{m, accounts(t, m, 5)}
