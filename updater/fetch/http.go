@@ -14,7 +14,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -102,33 +102,38 @@ func redirect(next *http.Request, via []*http.Request) error {
 	return nil
 }
 
+// Each is the mirrors of a source, the best first, so that what a mirror says as a whole can be judged; or the source itself, if
+// it has none.
+func Each(s Source) []Source {
+	all, ok := s.(*servers)
+	if !ok || len(all.mirrors) < 2 {
+		return []Source{s}
+	}
+	var each []Source
+	for _, m := range all.order() {
+		each = append(each, &servers{o: all.o, client: all.client, mirrors: []*mirror{m}})
+	}
+	return each
+}
+
 // servers is a list of mirrors.
 type servers struct {
 	o       Options
 	client  *http.Client
 	mirrors []*mirror
-	mu      sync.Mutex // for the mirrors' faults
 }
 
 // mirror is one web server.
 type mirror struct {
 	url    string
-	faults int // how often it broke off or gave wrong bytes; those with fewer are asked first
+	faults atomic.Int32 // how often it broke off or gave wrong bytes; those with fewer are asked first
 }
 
 // order is the mirrors, the best first.
 func (s *servers) order() []*mirror {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	m := slices.Clone(s.mirrors)
-	slices.SortStableFunc(m, func(a, b *mirror) int { return a.faults - b.faults })
+	slices.SortStableFunc(m, func(a, b *mirror) int { return int(a.faults.Load() - b.faults.Load()) })
 	return m
-}
-
-func (s *servers) blame(m *mirror, faults int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m.faults += faults
 }
 
 // Get implements Source. No server is asked before the first Read.

@@ -85,7 +85,7 @@ func (t *transfer) broke(err error) {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
-	t.s.blame(t.conn.mirror, 1)
+	t.conn.mirror.faults.Add(1)
 	t.failed(t.conn.mirror, err)
 	t.close()
 }
@@ -212,7 +212,7 @@ func (t *transfer) accept(m *mirror, r *http.Response) error {
 // Reject says that the bytes were wrong: other mirrors are preferred from now on.
 func (t *transfer) Reject() {
 	for m := range t.seen {
-		t.s.blame(m, lied)
+		m.faults.Add(lied)
 	}
 }
 

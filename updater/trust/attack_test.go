@@ -456,3 +456,44 @@ func TestSignedNulls(t *testing.T) {
 		w.refuses("null")
 	}
 }
+
+// A mirror that is behind, lies or breaks off is not in the way of a good one, whichever file it does so with.
+func TestBadMirror(t *testing.T) {
+	for name, bad := range map[string]func(out http.ResponseWriter, path string, file []byte) bool{
+		"garbage": func(out http.ResponseWriter, _ string, _ []byte) bool { fmt.Fprint(out, "garbage"); return true },
+		"garbage below": func(out http.ResponseWriter, path string, _ []byte) bool {
+			below := strings.HasSuffix(path, "stable.json")
+			if below {
+				fmt.Fprint(out, "garbage")
+			}
+			return below
+		},
+		"garbage for release": func(out http.ResponseWriter, path string, _ []byte) bool {
+			release := strings.HasSuffix(path, "release.json")
+			if release {
+				fmt.Fprint(out, "garbage")
+			}
+			return release
+		},
+		"empty": func(out http.ResponseWriter, _ string, _ []byte) bool {
+			out.WriteHeader(http.StatusNotFound)
+			return true
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.release("2026.11.1")
+			behind := newWorld(t)
+			behind.repo.Files, behind.answer = w.repo.Files, bad
+			w.urls = []string{behind.server.URL, w.server.URL}
+			w.offers("2026.11.1")
+		})
+	}
+	t.Run("behind", func(t *testing.T) {
+		w := oldAndNew(t)
+		behind := newWorld(t)
+		behind.repo.Files = w.old
+		w.urls = []string{behind.server.URL, w.server.URL}
+		w.offers("2026.11.3")
+	})
+}

@@ -59,7 +59,7 @@ func (c *Client) download(ctx context.Context, set *trustedmetadata.TrustedMetad
 // fetch has a file of metadata. One with a null is refused: go-tuf follows what it takes for an entry, and whoever has the
 // keys of a role could make it panic. No role's format has any.
 func (c *Client) fetch(ctx context.Context, name string, limit int64) ([]byte, error) {
-	b, err := fetch.Bytes(ctx, c.c.Source, "metadata/"+name, limit)
+	b, err := fetch.Bytes(ctx, c.source, "metadata/"+name, limit)
 	if err != nil {
 		return nil, err
 	}

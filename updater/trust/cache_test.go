@@ -129,6 +129,13 @@ func TestNewRefuses(t *testing.T) {
 	}
 }
 
+// Without anybody to ask there is no success.
+func TestNoMirror(t *testing.T) {
+	w := newWorld(t)
+	w.urls = nil
+	w.refuses("no address")
+}
+
 // An image with a newer root than the device has seen is believed, and what the device has seen still counts.
 func TestNewerImage(t *testing.T) {
 	w := oldAndNew(t)

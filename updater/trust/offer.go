@@ -37,7 +37,15 @@ type custom struct {
 }
 
 // Offer returns what the channel has for a profile's name and an architecture; nil if it has nothing or has withdrawn it.
-func (c *Client) Offer(ctx context.Context, channel, name string, arch image.Arch) (*Offer, error) {
+func (c *Client) Offer(ctx context.Context, channel, name string, arch image.Arch) (o *Offer, err error) {
+	err = c.mirrors(ctx, func(ctx context.Context) error {
+		o, err = c.offer(ctx, channel, name, arch)
+		return err
+	})
+	return o, err
+}
+
+func (c *Client) offer(ctx context.Context, channel, name string, arch image.Arch) (*Offer, error) {
 	target, err := c.Target(ctx, path.Join(channel, name, string(arch), "release.json"))
 	if target == nil || err != nil {
 		return nil, err
@@ -121,7 +129,7 @@ func (c *Client) Read(ctx context.Context, t *metadata.TargetFiles, limit int64)
 	if t.Length > limit {
 		return nil, fmt.Errorf("cannot fetch %q: %w: %d", t.Path, fetch.ErrTooLarge, limit)
 	}
-	b, err := fetch.Bytes(ctx, c.c.Source, c.address(t), t.Length)
+	b, err := fetch.Bytes(ctx, c.source, c.address(t), t.Length)
 	if err != nil {
 		return nil, err
 	}

@@ -40,10 +40,11 @@ type Config struct {
 
 // Client is what a device knows of a repository. It is not safe for concurrent use.
 type Client struct {
-	c     Config
-	set   *trustedmetadata.TrustedMetadata // nil unless the last refresh succeeded
-	roots []byte                           // the newest root metadata that was verified
-	seen  seen
+	c      Config
+	source fetch.Source                     // the mirror that is asked
+	set    *trustedmetadata.TrustedMetadata // nil unless the last refresh succeeded
+	root   []byte                           // the newest root metadata that was verified
+	seen   seen
 }
 
 // errRollback says that the repository, or who speaks for it, gives something older than was seen before.
@@ -62,12 +63,30 @@ func New(c Config) (*Client, error) {
 }
 
 // Root is the newest root metadata that was verified.
-func (c *Client) Root() []byte { return c.roots }
+func (c *Client) Root() []byte { return c.root }
 
 // Refresh brings the metadata of the top-level roles up to date, as the specification's section 5 says, or returns why that
 // is not possible. What was verified until then is kept; Offer and Target want a refresh that succeeded.
 func (c *Client) Refresh(ctx context.Context) error {
 	c.set = nil
+	return c.mirrors(ctx, c.refresh)
+}
+
+// mirrors does something with one mirror after another until it succeeds: one that is behind, or lies, must not be in the way.
+func (c *Client) mirrors(ctx context.Context, do func(context.Context) error) error {
+	var errs []error
+	for _, mirror := range fetch.Each(c.c.Source) {
+		c.source = mirror
+		err := do(ctx)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Client) refresh(ctx context.Context) error {
 	set, err := c.open()
 	if err != nil {
 		return fmt.Errorf("cannot trust the given root metadata: %w", err)
@@ -95,7 +114,7 @@ func (c *Client) open() (*trustedmetadata.TrustedMetadata, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.roots = c.c.Root
+	c.root = c.c.Root
 	c.seen = readSeen(c.c.Dir)
 	// Expired is what has an expiry not higher than the time (5.3.10), while go-tuf says lower. A clock that was set back is not
 	// believed: the time of a refresh that succeeded lay before an expiry that was signed.
@@ -111,7 +130,7 @@ func (c *Client) open() (*trustedmetadata.TrustedMetadata, error) {
 		if _, err := set.UpdateRoot(b); err != nil {
 			break // damaged: it is fetched again
 		}
-		c.roots = b
+		c.root = b
 	}
 	return set, nil
 }
@@ -133,7 +152,7 @@ func (c *Client) updateRoot(ctx context.Context, set *trustedmetadata.TrustedMet
 		if err := durable.WriteFile(c.rootPath(next), b, 0o600); err != nil {
 			return err
 		}
-		c.roots = b
+		c.root = b
 	}
 	root := set.Root.Signed
 	if root.IsExpired(set.RefTime) {

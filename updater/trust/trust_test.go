@@ -25,6 +25,7 @@ type world struct {
 	now    time.Time
 	dir    string
 	server *httptest.Server
+	urls   []string          // that the device asks
 	root   []byte            // in the device's image
 	old    map[string][]byte // files of an earlier time
 
@@ -38,6 +39,7 @@ func newWorld(t *testing.T) *world {
 	w.root = w.repo.RootFile(1)
 	w.server = httptest.NewServer(http.HandlerFunc(w.serve))
 	t.Cleanup(w.server.Close)
+	w.urls = []string{w.server.URL}
 	return w
 }
 
@@ -63,7 +65,7 @@ func (w *world) client() *trust.Client {
 	c, err := trust.New(trust.Config{
 		Dir:  w.dir,
 		Root: w.root,
-		Source: fetch.HTTP([]string{w.server.URL}, fetch.Options{
+		Source: fetch.HTTP(w.urls, fetch.Options{
 			Rounds: 1, Stall: 200 * time.Millisecond, Window: 300 * time.Millisecond, Speed: 1000,
 		}),
 		Now: func() time.Time { return w.now },
