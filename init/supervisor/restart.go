@@ -25,6 +25,9 @@ func (b *Box) RestartUpdate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := s.config.Gate.Prepare(); err != nil {
+		return api.Errorf(api.Conflict, "version %s cannot be tried: %v", version, err)
+	}
 	s.log.Info("trying all that works before the update", "version", version)
 	limited, cancel := context.WithTimeout(ctx, baselineTime)
 	baseline := s.examine(limited, func(attempt.Result) bool { return true })

@@ -57,7 +57,7 @@ func (b *bench) Entries() ([]attempt.Entry, error) {
 	return []attempt.Entry{{Version: "2.0"}, {Version: "1.0"}}, nil
 }
 func (b *bench) Arm(v image.Version) error              { return b.do("arm " + string(v)) }
-func (b *bench) Place(image.Version, string) error      { return nil }
+func (b *bench) Place(v image.Version, _ string) error  { return b.do("place " + string(v)) }
 func (b *bench) Commit(v image.Version, _ string) error { return b.do("commit " + string(v)) }
 func (b *bench) Drop(v image.Version) error             { return b.do("drop " + string(v)) }
 func (b *bench) Close() error                           { return nil }
@@ -238,7 +238,8 @@ func TestRestartForUpdate(t *testing.T) {
 	b.lines.await(t, "UPDATE-ARMED version=2.0")
 	<-b.done
 	before := "+web.php +web.page +web.task-journey-look-1 -web.page -web.php"
-	if want := "take 2.0 after " + before + ", arm 2.0 after " + before; w.all() != want {
+	want := "place 2.0 after +web.php +web.page, take 2.0 after " + before + ", arm 2.0 after " + before
+	if w.all() != want {
 		t.Errorf("done: %s\nwant: %s", w.all(), want)
 	}
 	a := g.Attempt()
@@ -249,7 +250,7 @@ func TestRestartForUpdate(t *testing.T) {
 
 // A release that cannot be armed leaves the box as it was.
 func TestRestartThatCannotBe(t *testing.T) {
-	for _, broken := range []string{"take", "arm"} {
+	for _, broken := range []string{"place", "take", "arm"} {
 		t.Run(broken, func(t *testing.T) {
 			w, dir := &bench{broken: broken}, t.TempDir()
 			g := w.record(t, dir, oldSystem, attempt.Attempt{Stage: attempt.Staged})
@@ -263,8 +264,9 @@ func TestRestartThatCannotBe(t *testing.T) {
 			if a := g.Attempt(); a.Stage != attempt.Staged {
 				t.Errorf("stage %s", a.Stage)
 			}
-			if !strings.Contains(b.told(), "bad update version 2.0 could not be tried") {
-				t.Errorf("told:\n%s", b.told())
+			stopped := strings.Contains(b.diary.String(), "-web")
+			if told := strings.Contains(b.told(), "bad update version 2.0 could not be tried"); told != stopped || stopped != (broken != "place") {
+				t.Errorf("did %s\ntold:\n%s", b.diary, b.told())
 			}
 		})
 	}

@@ -54,6 +54,7 @@ type Config struct {
 type Gate struct {
 	config Config
 	mu     sync.Mutex
+	placed image.Version // that Prepare has placed
 }
 
 // New makes a gate; it reads nothing yet.
@@ -94,16 +95,41 @@ func (g *Gate) uki(v image.Version) string {
 	return filepath.Join(g.config.Dir, "boot", string(v)+".efi")
 }
 
+// Prepare does what of arming the staged release can be done while modules run. It need not be called.
+func (g *Gate) Prepare() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a, err := g.staged()
+	if err == nil {
+		err = g.with(func(l Loader) error { return l.Place(a.To.Version, g.uki(a.To.Version)) })
+	}
+	if err == nil {
+		g.placed = a.To.Version
+	}
+	return err
+}
+
+// staged is the record if it is of a release that can be armed.
+func (g *Gate) staged() (*attempt.Attempt, error) {
+	a := g.load()
+	if a == nil || a.Stage != attempt.Staged || a.From.RootHash != g.config.Running.RootHash {
+		return nil, errors.New("no release is ready to be tried")
+	}
+	return a, nil
+}
+
 // Arm writes that modules stand still, keeps a copy of their data, and lets the boot loader start the staged release next. After
 // an error the release is staged as before and modules may start again. Where even that cannot be written there is no
 // error: the machine is reset as after success, and its next start sees to it.
 func (g *Gate) Arm(baseline []attempt.Result) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := g.load()
-	if a == nil || a.Stage != attempt.Staged || a.From.RootHash != g.config.Running.RootHash {
-		return errors.New("no release is ready to be tried")
+	a, err := g.staged()
+	if err != nil {
+		return err
 	}
+	placed := g.placed == a.To.Version
+	g.placed = ""
 	name := string(a.To.Version)
 	if err := g.config.Snapshots.Take(name); err != nil {
 		return fmt.Errorf("cannot keep a copy of the data: %w", err)
@@ -112,7 +138,10 @@ func (g *Gate) Arm(baseline []attempt.Result) error {
 	if err := g.reach(a, attempt.Armed); err != nil {
 		return err
 	}
-	err := g.with(func(l Loader) error {
+	err = g.with(func(l Loader) error {
+		if placed {
+			return l.Arm(a.To.Version)
+		}
 		if err := l.Place(a.To.Version, g.uki(a.To.Version)); err != nil { // a cut while firmware counted can have lost it
 			return err
 		}

@@ -262,6 +262,25 @@ func TestCommit(t *testing.T) {
 	}
 }
 
+// What is prepared while modules run need not be done while they stand still.
+func TestPrepare(t *testing.T) {
+	m := newMachine(t)
+	g := m.gate(old)
+	if err := g.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	before := len(m.said)
+	if err := g.Arm(nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(m.said[before:], ", "); got != "take 2.0, arm 2.0" {
+		t.Errorf("done: %s", got)
+	}
+	if err := g.Prepare(); err == nil {
+		t.Error("a release that is armed can be prepared")
+	}
+}
+
 func TestUndo(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(*machine)

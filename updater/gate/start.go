@@ -29,8 +29,10 @@ func (g *Gate) Start(again bool) (Next, error) {
 	if a == nil {
 		return Usual, nil
 	}
-	if again && a.Stage == attempt.Trial && a.To.RootHash == g.config.Running.RootHash {
-		return Trial, nil
+	if again {
+		if next, ok := g.goesOn(a); ok {
+			return next, nil
+		}
 	}
 	l, err := g.config.Loader()
 	if err != nil { // what can be done without it is done
@@ -38,6 +40,20 @@ func (g *Gate) Start(again bool) (Next, error) {
 	}
 	next, err := g.follow(a, l)
 	return next, errors.Join(err, l.Close())
+}
+
+// goesOn tells how the boot goes on if it is as before. The boot loader is left alone: the updater may be working on it.
+func (g *Gate) goesOn(a *attempt.Attempt) (Next, bool) {
+	isNew := a.To.RootHash == g.config.Running.RootHash
+	switch a.Stage {
+	case attempt.Trial:
+		return Trial, isNew
+	case attempt.Committed:
+		return Usual, isNew
+	case attempt.Fetching, attempt.Staged:
+		return Usual, !isNew
+	}
+	return Usual, false
 }
 
 // follow does what the record a asks for.
