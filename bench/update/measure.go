@@ -119,8 +119,13 @@ func (b *bench) pairs(ctx context.Context, l *locks, images map[*lock.Lock]*rele
 		}
 		mail.From, mail.To = append(mail.From, mail.To...), []format.File{p.File}
 	}
-	all := []pair{mail}
 	fresh := parts(images[l.fresh])
+	ours := slices.DeleteFunc(slices.Sorted(maps.Keys(l.fresh.Trees)), func(name string) bool { return name == mailTree })
+	all := []pair{
+		mail,
+		{Name: sameKernel, From: parts(images[l.old]), To: fresh, Debs: changedDebs(l.old, l.fresh, ours...)},
+		{Name: "release with a kernel step", From: parts(images[l.oldest]), To: fresh, Debs: changedDebs(l.oldest, l.fresh, ours...)},
+	}
 	for _, m := range l.profile.Modules {
 		chain, err := l.profile.Chain(&m.Tree)
 		if err != nil {
@@ -130,15 +135,10 @@ func (b *bench) pairs(ctx context.Context, l *locks, images map[*lock.Lock]*rele
 		for _, t := range chain {
 			trees = append(trees, t.Name)
 		}
-		p := pair{Name: "module " + m.Name, From: named(parts(images[l.old]), trees), To: named(fresh, trees),
-			Debs: changedDebs(l.old, l.fresh, trees...)}
-		all = append(all, p)
+		all = append(all, pair{Name: "module " + m.Name, From: named(parts(images[l.old]), trees), To: named(fresh, trees),
+			Debs: changedDebs(l.old, l.fresh, trees...)})
 	}
-	ours := slices.DeleteFunc(slices.Sorted(maps.Keys(l.fresh.Trees)), func(name string) bool { return name == mailTree })
-	return append(all,
-		pair{Name: sameKernel, From: parts(images[l.old]), To: fresh, Debs: changedDebs(l.old, l.fresh, ours...)},
-		pair{Name: "release with a kernel step", From: parts(images[l.oldest]), To: fresh, Debs: changedDebs(l.oldest, l.fresh, ours...)},
-	), nil
+	return all, nil
 }
 
 // named are the parts of these names.

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"allotment/builder/apt"
-	"allotment/builder/lock"
 	"allotment/builder/lock/resolve"
 	"allotment/builder/profile"
 	"allotment/builder/tools"
@@ -33,7 +32,7 @@ type peers struct {
 const blockSize = 4096
 
 // peerPackages are the peers, in Debian 13.
-var peerPackages = []string{"zstd", "casync", "ostree", "erofs-utils"}
+var peerPackages = []string{"base-files", "ca-certificates", "coreutils", "zstd", "casync", "ostree", "erofs-utils"}
 
 // others measures what others cost.
 func (b *bench) others(ctx context.Context, pairs []pair) error {
@@ -58,12 +57,13 @@ func (b *bench) others(ctx context.Context, pairs []pair) error {
 func (b *bench) peerTools(ctx context.Context) (*tools.Root, error) {
 	archive := apt.New(b.cache, profile.Debian{}, 0)
 	l, err := resolve.Lock(ctx, resolve.Options{
-		Trees: map[string]*profile.Tree{"peers": {Name: "peers", Packages: append(peerPackages, "coreutils")}}, Archs: []image.Arch{image.AMD64},
+		Trees:   map[string]*profile.Tree{"peers": {Name: "peers", Packages: peerPackages}},
+		Archs:   []image.Arch{image.AMD64},
 		Archive: archive, Cache: b.cache, Now: time.Now(), Progress: b.progress})
 	if err != nil {
 		return nil, err
 	}
-	return tools.OpenPackages(ctx, b.cache, archive, []lock.Package(l.Trees["peers"][image.AMD64]), b.progress)
+	return tools.OpenPackages(ctx, b.cache, archive, l.Trees["peers"][image.AMD64], b.progress)
 }
 
 // other is what measures the others.
