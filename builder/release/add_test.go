@@ -244,7 +244,7 @@ func interrupt(t *testing.T, base *box, n int, work func(context.Context, *Repos
 	if err != nil || !slices.Equal(got, old) && !slices.Equal(got, new) {
 		t.Errorf("cut %d: devices are offered %q, %v", n, got, err)
 	}
-	if slices.Equal(got, old) {
+	if n%3 == 0 && slices.Equal(got, old) { // each time would take long
 		b.must(t, func(r *Repository) error { return work(t.Context(), r) })
 		wantOffers(t, b, new...)
 	}
