@@ -290,11 +290,15 @@ func TestModelFindsFaults(t *testing.T) {
 		{"count nothing", hangs},
 	} {
 		for _, mach := range machines[:2] {
+			if mach.uefi && os.Getenv("ALLOT_FULL") == "" {
+				continue
+			}
 			m := newModel(t, mach, c.kind, c.plant)
 			m.run()
 			if len(m.faults) == 0 {
 				t.Errorf("%v: %q is not found in %d states", mach, c.plant, len(m.keys))
 			}
+			t.Logf("%v: %q is found after %d starts", mach, c.plant, m.starts)
 		}
 	}
 }
