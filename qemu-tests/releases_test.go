@@ -34,9 +34,10 @@ type publisher struct {
 	arch    image.Arch
 	modules []string
 	cache   cache.Dir
-	keys    string // folder of the boot keys
-	repo    string // folder that is served
-	url     string // as boxes reach it
+	keys    string         // folder of the boot keys
+	repo    string         // folder that is served
+	url     string         // as boxes reach it
+	source  builder.Source // what is built; empty: our own source code
 	asked   atomic.Int64
 	spoil   atomic.Pointer[http.HandlerFunc] // answers in place of the server; nil: nobody does
 }
@@ -120,9 +121,12 @@ func (p *publisher) work(t *testing.T, do func(*release.Repository) error) {
 // installed from.
 func (p *publisher) build(t *testing.T, v image.Version, change func(*profile.Profile)) string {
 	t.Helper()
-	source, err := builder.FindSource(".")
-	if err != nil {
-		t.Fatal(err)
+	source := p.source
+	if source == "" {
+		var err error
+		if source, err = builder.FindSource("."); err != nil {
+			t.Fatal(err)
+		}
 	}
 	file := filepath.Join(string(source), "profiles", "garden-club.toml")
 	c, err := profile.Load(file)

@@ -1,0 +1,158 @@
+package qemutests
+
+import (
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"allotment/api"
+)
+
+// testTroubledServer offers a good release from a server that fails in every way that we know of. The box goes on as it was
+// while nothing can be had, and stages the release, whole, when the server gives it at last.
+func testTroubledServer(t *testing.T, p *publisher, c *club) {
+	c.deferUpdates(t)
+	from := len(c.Events())
+	down := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) })
+	p.spoil.Store(&down)
+	defer p.spoil.Store(nil)
+	c.check(t)
+	if u := c.awaitUpdate(t, "failed"); u.Running != firstVersion || !strings.Contains(u.Reason, "500") {
+		t.Errorf("the box says %+v", u)
+	}
+	p.publish(t, goodVersion, withNewFormat)
+	troubled, faults := p.inTrouble()
+	p.spoil.Store(&troubled)
+	c.check(t)
+	if u := c.awaitUpdate(t, "ready"); u.Offered != goodVersion || u.Running != firstVersion {
+		t.Errorf("the box says %+v", u)
+	}
+	if n := faults.Load(); n < troubles {
+		t.Errorf("the box met %d troubles, want %d", n, troubles)
+	}
+	for _, e := range c.Events()[from:] {
+		if updateArmed.MatchString(e.Text) {
+			t.Error("a release was armed while restarts were deferred")
+		}
+	}
+}
+
+// troubles is how many requests for blobs inTrouble answers wrongly.
+const troubles = 4
+
+// inTrouble answers as the repository, but says 403 of what is not there, as object stores do, and fails at the first
+// requests for blobs: it stalls, breaks off, has an error of its own, and gives wrong bytes.
+func (p *publisher) inTrouble() (http.HandlerFunc, *atomic.Int32) {
+	files := http.FileServer(http.Dir(p.repo))
+	var blobs atomic.Int32
+	return func(w http.ResponseWriter, r *http.Request) {
+		honest := httptest.NewRecorder()
+		files.ServeHTTP(honest, r)
+		body := honest.Body.Bytes()
+		maps.Copy(w.Header(), honest.Header())
+		if honest.Code == http.StatusNotFound {
+			honest.Code = http.StatusForbidden
+		}
+		trouble := int32(0)
+		if strings.HasPrefix(r.URL.Path, "/blobs/") {
+			trouble = blobs.Add(1)
+		}
+		switch trouble {
+		case 1:
+			<-r.Context().Done()
+			return
+		case 2:
+			w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+			body = body[:len(body)/2]
+		case 3:
+			http.Error(w, "no", http.StatusInternalServerError)
+			return
+		case 4:
+			for i := range body {
+				body[i] ^= 0x55
+			}
+		}
+		w.WriteHeader(honest.Code)
+		w.Write(body)
+	}, &blobs
+}
+
+// check has the box ask the publisher, without any haste.
+func (c *club) check(t *testing.T) {
+	t.Helper()
+	if err := c.API().CheckUpdate(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// deferUpdates lets the box stage releases and not restart for them.
+func (c *club) deferUpdates(t *testing.T) {
+	t.Helper()
+	later := time.Now().AddDate(0, 0, 7)
+	if err := c.API().SetUpdatePolicy(t.Context(), api.UpdatePolicy{DeferUntil: &later}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// testWrongClock moves the box's clock to where no metadata hold any more, and to long before any were made. Neither
+// does harm: when the clock is right again, so is all.
+func testWrongClock(t *testing.T, c *club) {
+	now := time.Now()
+	for _, year := range []int{2050, 1970} {
+		by := now.Sub(time.Date(year, 1, 2, 0, 0, 0, 0, time.UTC))
+		if err := c.API().MoveClock(t.Context(), -by); err != nil {
+			t.Fatal(err)
+		}
+		c.check(t)
+		if u := c.awaitUpdate(t, "failed", "ready"); u.Running != firstVersion || year == 2050 && u.State != "failed" {
+			t.Errorf("in %d the box says %+v", year, u)
+		}
+		if err := c.API().MoveClock(t.Context(), by); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.check(t)
+	if u := c.awaitUpdate(t, "ready"); u.Offered != goodVersion {
+		t.Errorf("with the right clock again the box says %+v", u)
+	}
+}
+
+// testNoRoom fills the state partition as far as a member can, and offers a release.
+func testNoRoom(t *testing.T, p *publisher, c *club) {
+	c.python(t, `import os
+for folder in "/var/lib/radicale", "/var/cache/radicale":
+    f = os.open(folder + "/filling", os.O_CREAT | os.O_WRONLY)
+    size, step = 0, 256 << 20
+    while step > 1 << 20:
+        try:
+            os.posix_fallocate(f, size, step)
+            size += step
+        except OSError:
+            step //= 2
+    print(folder, size >> 20)`)
+	p.publish(t, "2026.11.10", withNewFormat)
+	c.check(t)
+	if u := c.awaitUpdate(t, "failed", "ready"); u.State != "failed" || !strings.Contains(u.Reason, "MiB are missing") {
+		t.Errorf("the box says %+v", u)
+	}
+	c.python(t, `import os
+os.remove("/var/lib/radicale/filling"); os.remove("/var/cache/radicale/filling")`)
+}
+
+// python runs a program in the calendar's container.
+func (c *club) python(t *testing.T, program string) {
+	t.Helper()
+	for o, err := range c.API().Run(t.Context(), "calendar", "radicale", "/usr/bin/python3", "-IBc", program) {
+		if err != nil || o.Exit != nil && *o.Exit != 0 {
+			t.Fatalf("%+v, %v", o, err)
+		}
+		if o.Text != "" {
+			t.Log(strings.TrimSpace(o.Text))
+		}
+	}
+}
