@@ -49,12 +49,17 @@ worst case. Devices that are off, metered or without a delta are left out.
 	for _, f := range r.fleets {
 		f.table(&b)
 	}
-	b.WriteString("\n## Busiest minutes\n\n| devices | wave | requests a second | MB a second | Mbit a second | whole release, GB |\n|---:|---|---:|---:|---:|---:|\n")
+	b.WriteString(`
+## Busiest minutes
+
+| devices | wave | requests a second | MB a second | Mbit a second | whole release, GB |
+|---:|---|---:|---:|---:|---:|
+`)
 	for _, f := range append(r.fleets, r.large...) {
 		sum, most := f.between(-before, time.Duration(len(f.steps))*step-before)
 		mb := float64(most.bytes) / 1e6 / step.Seconds()
-		fmt.Fprintf(&b, "| %d | %s | %.0f | %.1f | %.0f | %.0f |\n", f.devices, f.wave.Kind, float64(most.requests)/step.Seconds(), mb, 8*mb,
-			float64(sum.bytes)/1e9)
+		fmt.Fprintf(&b, "| %d | %s | %.0f | %.1f | %.0f | %.0f |\n", f.devices, f.wave.Kind,
+			float64(most.requests)/step.Seconds(), mb, 8*mb, float64(sum.bytes)/1e9)
 	}
 	return b.String()
 }

@@ -59,7 +59,8 @@ func simulate(devices int, wave image.Wave, c costs) fleet {
 // device adds what one device does.
 func (f *fleet) device(random *rand.Rand, seed []byte, digest image.Digest, c costs) {
 	noticed := false
-	for t := time.Duration(random.Int64N(int64(checkEvery))); ; t += checkEvery*3/4 + time.Duration(random.Int64N(int64(checkEvery/2))) {
+	upTo := func(d time.Duration) time.Duration { return time.Duration(random.Int64N(int64(d))) }
+	for t := upTo(checkEvery); ; t += checkEvery*3/4 + upTo(checkEvery/2) {
 		now := start.Add(t - before)
 		if now.Before(start) || noticed {
 			if !f.add(now, c.idle, load{}) {

@@ -3,7 +3,8 @@
 //
 //	allot-tuf-client --metadata-dir D init ROOT.json
 //	allot-tuf-client --metadata-dir D --metadata-url U refresh
-//	allot-tuf-client --metadata-dir D --metadata-url U --target-name T [--target-name T2 ...] --target-base-url B --target-dir O download
+//	allot-tuf-client --metadata-dir D --metadata-url U --target-name T [--target-name T2 ...]
+//		--target-base-url B --target-dir O download
 //
 // It ends with exit code 0 or 1. Trusted metadata lie in D under unversioned names. The time is the system's, unless
 // --time gives another (RFC 3339): programs without a C library cannot be deceived by faketime.
@@ -46,7 +47,8 @@ type options struct {
 
 func command() *cobra.Command {
 	o := options{now: time.Now()}
-	c := &cobra.Command{Use: "allot-tuf-client", Short: "Drive the device's update client", SilenceUsage: true, SilenceErrors: true}
+	c := &cobra.Command{Use: "allot-tuf-client", Short: "Drive the device's update client",
+		SilenceUsage: true, SilenceErrors: true}
 	f := c.PersistentFlags()
 	f.StringVar(&o.metadataDir, "metadata-dir", "", "folder of trusted metadata")
 	f.StringVar(&o.metadataURL, "metadata-url", "", "where the repository's metadata are")

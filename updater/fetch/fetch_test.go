@@ -330,11 +330,13 @@ func TestBytes(t *testing.T) {
 		}
 	}
 	// One mirror that has it is enough; that one has it not, and the other is out of order, is not a missing file at once.
-	if b, err := Bytes(context.Background(), HTTP(mirrors(t, status(404), status(500), good(nil)), quick(nil)), "x", 1<<20); err != nil || !bytes.Equal(b, content) {
+	three := HTTP(mirrors(t, status(404), status(500), good(nil)), quick(nil))
+	if b, err := Bytes(context.Background(), three, "x", 1<<20); err != nil || !bytes.Equal(b, content) {
 		t.Error(err)
 	}
 	var pauses []time.Duration
-	if _, err := Bytes(context.Background(), HTTP(mirrors(t, status(404), status(403)), quick(&pauses)), "x", 10); !errors.Is(err, fs.ErrNotExist) || pauses != nil {
+	two := HTTP(mirrors(t, status(404), status(403)), quick(&pauses))
+	if _, err := Bytes(context.Background(), two, "x", 10); !errors.Is(err, fs.ErrNotExist) || pauses != nil {
 		t.Errorf("a file that no mirror has: %v after pauses %v", err, pauses)
 	}
 }
@@ -428,16 +430,19 @@ func TestTLSAndProxy(t *testing.T) {
 	}
 	down := httptest.NewTLSServer(http.RedirectHandler(mirrors(t, good(nil))[0], http.StatusFound))
 	defer down.Close()
-	if _, err := Bytes(context.Background(), HTTP([]string{down.URL}, o), "x", 1<<20); err == nil || !strings.Contains(err.Error(), "redirection from TLS") {
+	_, err := Bytes(context.Background(), HTTP([]string{down.URL}, o), "x", 1<<20)
+	if err == nil || !strings.Contains(err.Error(), "redirection from TLS") {
 		t.Errorf("followed from TLS to plain: %v", err)
 	}
 	var host string
-	proxy, err := url.Parse(mirrors(t, func(w http.ResponseWriter, r *http.Request) { host = r.Host; good(nil)(w, r) })[0])
+	through := func(w http.ResponseWriter, r *http.Request) { host = r.Host; good(nil)(w, r) }
+	proxy, err := url.Parse(mirrors(t, through)[0])
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.Proxy = proxy
-	if _, err := Bytes(context.Background(), HTTP([]string{"http://updates.example/"}, o), "x", 1<<20); err != nil || host != "updates.example" {
+	_, err = Bytes(context.Background(), HTTP([]string{"http://updates.example/"}, o), "x", 1<<20)
+	if err != nil || host != "updates.example" {
 		t.Errorf("the proxy was asked for %q, %v", host, err)
 	}
 }
@@ -457,7 +462,8 @@ func TestMemory(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	var reports []int64
-	if _, err := File(context.Background(), s, image.Blob{Digest: d, Size: size}, dir, func(n int64) { reports = append(reports, n) }); err != nil {
+	report := func(n int64) { reports = append(reports, n) }
+	if _, err := File(context.Background(), s, image.Blob{Digest: d, Size: size}, dir, report); err != nil {
 		t.Fatal(err)
 	}
 	runtime.ReadMemStats(&after)

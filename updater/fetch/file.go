@@ -22,7 +22,8 @@ const (
 )
 
 // File has the blob in the folder dir under its digest's name and returns the path. A part of it that lies there, as
-// DIGEST.part, is gone on from; it stays when an error ends the call. The file that is returned is durable and has the digest.
+// DIGEST.part, is gone on from; it stays when an error ends the call. The file that is returned is durable and has the
+// digest.
 // Report, if not nil, is told how many bytes there are, now and then.
 func File(ctx context.Context, s Source, b image.Blob, dir string, report func(int64)) (path string, err error) {
 	path = filepath.Join(dir, b.Digest.Hex())

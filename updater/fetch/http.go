@@ -30,7 +30,7 @@ type Options struct {
 	Window   time.Duration                                    // 2 min
 	Rounds   int                                              // through all mirrors without progress until it is given up; 4
 	Pause    time.Duration                                    // before the second round, at the most, doubled with each; 4 s
-	Patience time.Duration                                    // how long a server's Retry-After is obeyed rather than given up; 5 min
+	Patience time.Duration                                    // the longest Retry-After that is obeyed; 5 min
 	Random   func() float64                                   // from 0 to less than 1, spreads the pauses; math/rand
 	Sleep    func(ctx context.Context, d time.Duration) error // for pauses
 }
@@ -102,8 +102,8 @@ func redirect(next *http.Request, via []*http.Request) error {
 	return nil
 }
 
-// Each is the mirrors of a source, the best first, so that what a mirror says as a whole can be judged; or the source itself, if
-// it has none.
+// Each is the mirrors of a source, the best first, so that what a mirror says as a whole can be judged; or the source
+// itself, if it has none.
 func Each(s Source) []Source {
 	all, ok := s.(*servers)
 	if !ok || len(all.mirrors) < 2 {

@@ -19,8 +19,8 @@ var usual = Window{From: "02:00", To: "05:00"}
 // maxHours bounds a wave: a year.
 const maxHours = 365 * 24
 
-// Turn is when the wave comes to the device with this seed. Over the devices it is uniform from the wave's start to its end, and
-// for one device it is another for each release, so that nobody is always the first.
+// Turn is when the wave comes to the device with this seed. Over the devices it is uniform from the wave's start to its
+// end, and for one device it is another for each release, so that nobody is always the first.
 func Turn(wave image.Wave, seed []byte, digest image.Digest) time.Time {
 	place, _ := places(seed, digest)
 	length := time.Duration(min(max(wave.Hours, 0), maxHours)) * time.Hour
@@ -29,7 +29,8 @@ func Turn(wave image.Wave, seed []byte, digest image.Digest) time.Time {
 
 // Due says when the device takes the release of this wave and digest: it is due once when is not after now. As long as only
 // officers can make it due, when is zero. Why says the same in English, with times in zone.
-func Due(p Policy, wave image.Wave, seed []byte, digest image.Digest, now time.Time, zone *time.Location) (when time.Time, why string) {
+func Due(p Policy, wave image.Wave, seed []byte, digest image.Digest, now time.Time,
+	zone *time.Location) (when time.Time, why string) {
 	if p.Now && !now.Before(time.Unix(wave.Start, 0)) {
 		return now, "An officer asked for it now."
 	}
@@ -57,7 +58,8 @@ func Due(p Policy, wave image.Wave, seed []byte, digest image.Digest, now time.T
 	case !moment.After(now):
 		return moment, "It is due: the maintenance window is open."
 	case !turn.After(now):
-		why = fmt.Sprintf("It waits for the maintenance window, which opens %s; this device starts %s.", say(open, zone), say(moment, zone))
+		why = fmt.Sprintf("It waits for the maintenance window, which opens %s; this device starts %s.",
+			say(open, zone), say(moment, zone))
 	}
 	return moment, why
 }

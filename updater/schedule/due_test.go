@@ -65,7 +65,8 @@ func TestTurnOfOddWaves(t *testing.T) {
 			t.Errorf("with %d hours the turn is %v", hours, turn)
 		}
 	}
-	if turn := Turn(image.Wave{Start: start.Unix(), Hours: math.MaxInt}, seedOf(1), digest); turn.Before(start) || turn.After(start.AddDate(1, 0, 0)) {
+	turn := Turn(image.Wave{Start: start.Unix(), Hours: math.MaxInt}, seedOf(1), digest)
+	if turn.Before(start) || turn.After(start.AddDate(1, 0, 0)) {
 		t.Errorf("turn in an endless wave is %v", turn)
 	}
 }
@@ -73,9 +74,10 @@ func TestTurnOfOddWaves(t *testing.T) {
 // Every device's moment lies in its window by the clock on the wall, not before its turn, and in the first window that can be:
 // in zones with and without summer time, on both days of its change, in windows that go over midnight.
 func TestMomentIsInTheWindow(t *testing.T) {
-	windows := []Window{{}, {"02:00", "05:00"}, {"22:30", "04:00"}, {"23:00", "00:00"}, {"00:00", "24:61"}, {"02:15", "02:45"}, {"13:00", "13:00"}}
-	for _, name := range []string{"UTC", "Europe/London", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata",
-		"Africa/Cairo", "America/Santiago"} {
+	windows := []Window{{}, {"02:00", "05:00"}, {"22:30", "04:00"}, {"23:00", "00:00"}, {"00:00", "24:61"},
+		{"02:15", "02:45"}, {"13:00", "13:00"}}
+	for _, name := range []string{"UTC", "Europe/London", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe",
+		"Asia/Kolkata", "Africa/Cairo", "America/Santiago"} {
 		z := zone(t, name)
 		for _, w := range windows {
 			for day := range 366 {
@@ -122,7 +124,8 @@ func TestMisplacedTwin(t *testing.T) {
 // In summer's first night clocks jump from 01:00 to 02:00 UTC: the window is shorter, and shared by all devices alike.
 func TestWindowOnTheDaysOfTheChange(t *testing.T) {
 	z := zone(t, "Europe/Berlin")
-	for day, length := range map[string]time.Duration{"2027-03-28": 2 * time.Hour, "2027-10-31": 4 * time.Hour, "2027-06-01": 3 * time.Hour} {
+	for day, length := range map[string]time.Duration{
+		"2027-03-28": 2 * time.Hour, "2027-10-31": 4 * time.Hour, "2027-06-01": 3 * time.Hour} {
 		noon, err := time.ParseInLocation(time.DateOnly+" 15", day+" 00", z)
 		if err != nil {
 			t.Fatal(err)
@@ -148,10 +151,11 @@ func TestMomentMissed(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
 	wave := image.Wave{Start: now.Unix()}
 	when, _ := Due(Policy{}, wave, seedOf(7), digest, now, time.UTC)
-	if again, _ := Due(Policy{}, wave, seedOf(7), digest, time.Date(2026, 11, 23, 4, 59, 0, 0, time.UTC), time.UTC); !again.Equal(when) {
+	closing := time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC)
+	if again, _ := Due(Policy{}, wave, seedOf(7), digest, closing.Add(-time.Minute), time.UTC); !again.Equal(when) {
 		t.Errorf("at 04:59 its moment is %v, was %v", again, when)
 	}
-	if next, why := Due(Policy{}, wave, seedOf(7), digest, time.Date(2026, 11, 23, 5, 0, 0, 0, time.UTC), time.UTC); !next.Equal(when.AddDate(0, 0, 1)) {
+	if next, why := Due(Policy{}, wave, seedOf(7), digest, closing, time.UTC); !next.Equal(when.AddDate(0, 0, 1)) {
 		t.Errorf("at 05:00 its moment is %v, was %v: %s", next, when, why)
 	}
 }

@@ -345,14 +345,18 @@ func TestMixAndMatch(t *testing.T) {
 	for _, role := range []string{"snapshot", "targets"} {
 		w := newWorld(t)
 		w.release("2026.11.1")
-		first := map[string]int64{"snapshot": w.repo.Snapshot.Signed.Version - 1, "targets": w.repo.Targets["targets"].Signed.Version - 1}
+		newest := func() string {
+			version := map[string]int64{"snapshot": w.repo.Snapshot.Signed.Version, "targets": w.repo.Targets["targets"].Signed.Version}
+			return fmt.Sprintf("metadata/%d.%s.json", version[role]-1, role)
+		}
+		first := newest()
 		w.repo.PublishTargets("targets")
 		w.release("2026.11.2")
-		second := map[string]int64{"snapshot": w.repo.Snapshot.Signed.Version - 1, "targets": w.repo.Targets["targets"].Signed.Version - 1}
-		right := w.repo.Files[fmt.Sprintf("metadata/%d.%s.json", second[role], role)]
-		w.repo.Files[fmt.Sprintf("metadata/%d.%s.json", second[role], role)] = w.repo.Files[fmt.Sprintf("metadata/%d.%s.json", first[role], role)]
+		second := newest()
+		right := w.repo.Files[second]
+		w.repo.Files[second] = w.repo.Files[first]
 		w.refuses(role)
-		w.repo.Files[fmt.Sprintf("metadata/%d.%s.json", second[role], role)] = right
+		w.repo.Files[second] = right
 		w.offers("2026.11.2")
 	}
 }

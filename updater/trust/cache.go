@@ -48,7 +48,8 @@ func (c *Client) keep(role string, b []byte) error {
 }
 
 // download has a role's file of the version that is listed.
-func (c *Client) download(ctx context.Context, set *trustedmetadata.TrustedMetadata, role string, m *metadata.MetaFiles, limit int64) ([]byte, error) {
+func (c *Client) download(ctx context.Context, set *trustedmetadata.TrustedMetadata, role string, m *metadata.MetaFiles,
+	limit int64) ([]byte, error) {
 	name := url.PathEscape(role) + ".json"
 	if set.Root.Signed.ConsistentSnapshot {
 		name = fmt.Sprintf("%d.%s", m.Version, name)

@@ -71,7 +71,8 @@ func TestPowerCut(t *testing.T) {
 	w.offers("2026.11.2")
 	after := w.files()
 	names := slices.Sorted(maps.Keys(after))
-	if want := []string{"release", "roots/2.root.json", "seen", "snapshot.json", "stable.json", "targets.json", "timestamp.json"}; !slices.Equal(names, want) {
+	want := []string{"release", "roots/2.root.json", "seen", "snapshot.json", "stable.json", "targets.json", "timestamp.json"}
+	if !slices.Equal(names, want) {
 		t.Fatalf("the device has %q, want %q", names, want)
 	}
 	check := func(what string, state map[string][]byte) {
@@ -97,7 +98,9 @@ func TestPowerCut(t *testing.T) {
 		check(fmt.Sprintf("mixture %b", mask), state)
 	}
 	for _, name := range names {
-		for damage, b := range map[string][]byte{"lost": nil, "empty": {}, "half": after[name][:len(after[name])/2], "zeros": make([]byte, len(after[name]))} {
+		whole := after[name]
+		for damage, b := range map[string][]byte{
+			"lost": nil, "empty": {}, "half": whole[:len(whole)/2], "zeros": make([]byte, len(whole))} {
 			state := maps.Clone(after)
 			state[name] = b
 			check(name+" "+damage, state)

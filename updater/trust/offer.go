@@ -84,7 +84,8 @@ func (c *Client) description(ctx context.Context, t *metadata.TargetFiles) ([]by
 	return b, durable.WriteFile(path, b, 0o600)
 }
 
-// Target searches what the repository says of a target, in the order of the delegations. It is nil if no role knows it. (5.6.7)
+// Target searches what the repository says of a target, in the order of the delegations. It is nil if no role knows it.
+// (5.6.7)
 func (c *Client) Target(ctx context.Context, name string) (*metadata.TargetFiles, error) {
 	if c.set == nil {
 		return nil, errors.New("cannot look for a release: the metadata have not been refreshed")

@@ -180,7 +180,8 @@ func TestRevokedChannelKey(t *testing.T) {
 	w.offers("2026.11.1")
 	d := w.repo.Targets["targets"].Signed.Delegations
 	d.Roles = nil
-	w.repo.Delegate("targets", metadata.DelegatedRole{Name: "stable", Threshold: 1, Paths: []string{"stable/*/*/release.json"}}, w.repo.NewKey())
+	stable := metadata.DelegatedRole{Name: "stable", Threshold: 1, Paths: []string{"stable/*/*/release.json"}}
+	w.repo.Delegate("targets", stable, w.repo.NewKey())
 	w.repo.Publish("targets")
 	if got, err := w.offer(); err == nil {
 		t.Errorf("offers %q", got)

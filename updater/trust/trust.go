@@ -72,7 +72,8 @@ func (c *Client) Refresh(ctx context.Context) error {
 	return c.mirrors(ctx, c.refresh)
 }
 
-// mirrors does something with one mirror after another until it succeeds: one that is behind, or lies, must not be in the way.
+// mirrors does something with one mirror after another until it succeeds: one that is behind, or lies, must not be in
+// the way.
 func (c *Client) mirrors(ctx context.Context, do func(context.Context) error) error {
 	var errs []error
 	for _, mirror := range fetch.Each(c.c.Source) {
@@ -244,7 +245,8 @@ func (c *Client) updateTargets(ctx context.Context, set *trustedmetadata.Trusted
 
 // role has the metadata of a targets role, verified against the delegator that is asked for: two may delegate to one role with
 // different keys, so that it was verified once, or lies in the cache, says nothing.
-func (c *Client) role(ctx context.Context, set *trustedmetadata.TrustedMetadata, role, delegator string) (*metadata.TargetsType, error) {
+func (c *Client) role(ctx context.Context, set *trustedmetadata.TrustedMetadata, role,
+	delegator string) (*metadata.TargetsType, error) {
 	if delegator != metadata.ROOT && slices.Contains(topLevel, role) {
 		return nil, fmt.Errorf("%q may not be delegated", role)
 	}

@@ -59,7 +59,8 @@ func New(t T, now time.Time) *Repo {
 		}
 	}
 	r.Root.Signed.Roles[metadata.ROOT].Threshold = 2
-	r.Delegate(metadata.TARGETS, metadata.DelegatedRole{Name: "stable", Threshold: 1, Paths: []string{"stable/*/*/release.json"}}, r.NewKey())
+	stable := metadata.DelegatedRole{Name: "stable", Threshold: 1, Paths: []string{"stable/*/*/release.json"}}
+	r.Delegate(metadata.TARGETS, stable, r.NewKey())
 	r.PublishRoot()
 	r.PublishTargets(metadata.TARGETS)
 	r.PublishTargets("stable")
