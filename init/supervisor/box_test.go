@@ -172,10 +172,6 @@ func newGated(t *testing.T, dir string, m *image.Manifest, asks map[string]func(
 		job: &programJob{name: "gateway", args: forever, reaper: s.reaper, diary: &diary{}, patience: time.Minute}}
 	s.daemons = []*unit{s.gateway}
 	s.wire(p)
-	f, err := openFiles(s.config, m, s.log)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
 	t.Cleanup(func() {
@@ -184,10 +180,14 @@ func newGated(t *testing.T, dir string, m *image.Manifest, asks map[string]func(
 		screen.Close()
 		beat.Close()
 	})
-	next := s.passGate()
 	go func() { s.loop(ctx, context.Background(), nil); close(b.done) }()
-	s.send(eventState{&formats{now: map[string]int{}}, f, next})
-	s.send(eventModules{})
+	goesOn, err := s.admit(&formats{now: map[string]int{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if goesOn {
+		s.send(eventModules{})
+	}
 	return b
 }
 

@@ -57,20 +57,16 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 	})
 	state, err := s.config.OpenState(opening)
 	hung.Stop()
-	var f *files
-	next := gate.Usual
+	goesOn := false
 	if err == nil {
-		if next = s.passGate(); next == gate.Reset {
-			s.send(eventAnother{state})
-			return
-		}
-		f, err = openFiles(s.config, s.config.Manifest, s.log)
+		goesOn, err = s.admit(state)
 	}
 	if err != nil {
 		s.send(eventBroken{"state", err})
+	}
+	if !goesOn {
 		return
 	}
-	s.send(eventState{state, f, next})
 	if err := s.clock.Remember(filepath.Join(s.config.State, "system", "time")); err != nil {
 		s.warn(err)
 	}
@@ -78,6 +74,21 @@ func (s *Supervisor) bringUp(ctx context.Context) {
 	if <-joined {
 		s.send(eventModules{})
 	}
+}
+
+// admit lets the box work with the state that is open, unless another release is to.
+func (s *Supervisor) admit(state State) (goesOn bool, err error) {
+	next := s.passGate()
+	if next == gate.Reset {
+		s.send(eventAnother{state})
+		return false, nil
+	}
+	f, err := openFiles(s.config, s.config.Manifest, s.log)
+	if err != nil {
+		return false, err
+	}
+	s.send(eventState{state, f, next})
+	return true, nil
 }
 
 // joinNetwork sets the network up and begins to follow it. No link is up before the firewall is.

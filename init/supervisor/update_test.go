@@ -310,6 +310,16 @@ func TestGoBack(t *testing.T) {
 	}
 }
 
+// A release that shall not run resets the box before anything starts.
+func TestAnotherReleaseIsToRun(t *testing.T) {
+	w, dir := &bench{}, t.TempDir()
+	b := newGated(t, dir, journeying("true"), nil, w.record(t, dir, newSystem, attempt.Attempt{Stage: attempt.Undoing}))
+	<-b.done
+	if b.exit != Reboot || w.all() != "drop 2.0" || b.diary.String() != "" || b.state == nil {
+		t.Errorf("exit %d, boot loader: %s, modules: %s, state %v", b.exit, w.all(), b.diary, b.state)
+	}
+}
+
 // A start that brings the data back says so, and modules start then.
 func TestRestored(t *testing.T) {
 	w, dir := &bench{}, t.TempDir()
