@@ -31,8 +31,9 @@ type peers struct {
 
 const blockSize = 4096
 
-// peerPackages are the peers, in Debian 13.
-var peerPackages = []string{"base-files", "ca-certificates", "coreutils", "zstd", "casync", "ostree", "erofs-utils"}
+// peerPackages are the peers, in Debian 13, and a minimal system to stand on.
+var peerPackages = []string{"base-files", "base-passwd", "bash", "ca-certificates", "coreutils", "dash", "libc-bin", "mount", "netbase",
+	"util-linux", "casync", "erofs-utils", "ostree", "zstd"}
 
 // others measures what others cost.
 func (b *bench) others(ctx context.Context, pairs []pair) error {
