@@ -78,26 +78,33 @@ func (d *Daemon) Run(ctx context.Context, wake <-chan struct{}) {
 	}
 }
 
-// guarded does a round, and ends it early if officers change what they want meanwhile.
+// guarded does a round, and ends it early if officers do not want any more what it does. If they want anything else, there is
+// another round at once.
 func (d *Daemon) guarded(ctx context.Context, wake <-chan struct{}) time.Time {
 	ctx, stop := context.WithTimeout(ctx, stageTime)
-	policy, done := d.policy(), make(chan time.Time, 1)
-	go func() { done <- d.round(ctx, policy) }()
 	defer stop()
+	policy, done, again := d.policy(), make(chan time.Time, 1), false
+	go func() { done <- d.round(ctx, policy) }()
 	for {
 		select {
-		case at := <-done:
-			return at
 		case <-wake:
-			if d.policy() == policy {
-				continue
+			again = true
+			if unwanted(policy, d.policy()) {
+				stop()
 			}
-			stop()
-			<-done
-			d.next = time.Time{}
-			return d.Now()
+		case at := <-done:
+			if again {
+				d.next = time.Time{}
+				return d.Now()
+			}
+			return at
 		}
 	}
+}
+
+// unwanted tells whether a round that was begun under a policy must not go on under the next.
+func unwanted(was, is schedule.Policy) bool {
+	return is.Paused || is.Metered && !is.Now && !was.Now || is.Source != was.Source || is.Channel != was.Channel
 }
 
 // policy is what officers want. What cannot be read is what is usual, but nothing is fetched by it.
@@ -161,6 +168,7 @@ func (d *Daemon) work(ctx context.Context, p schedule.Policy) (time.Time, error)
 	if err := d.stage(ctx, a, source); err != nil {
 		return d.later(), err
 	}
+	p = d.policy() // staging may have taken hours
 	if due, why = d.due(p); due.IsZero() || due.After(d.Now()) {
 		d.show(Status{State: Ready, Text: fmt.Sprintf("Version %s is ready to be tried.", d.offered()), Version: d.offered(),
 			Due: unix(due), Reason: why})

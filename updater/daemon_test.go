@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -340,6 +343,72 @@ func TestTidy(t *testing.T) {
 		}
 		w.WantRunningWhole(t)
 	})
+}
+
+// stuck is a source that does not answer.
+type stuck struct {
+	asked chan struct{} // gets a value for each file
+}
+
+func (s stuck) Get(ctx context.Context, path string, from, to int64) (io.ReadCloser, error) {
+	s.asked <- struct{}{}
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// What officers want holds at once, also while the daemon waits for a server; and it ends when it is told to. This box has no
+// btrfs, which only one thread would see.
+func TestRun(t *testing.T) {
+	esp := &installtest.ESP{Placed: map[image.Version][]byte{}, Entries: []image.Version{"1.0"}}
+	w := &world{t: t, now: noon, Box: &installtest.Box{ESP: esp}, repo: trusttest.New(t, noon)}
+	w.Config = install.Config{State: t.TempDir(), Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Manifest: &image.Manifest{Name: "test", Version: "1.0", Arch: image.AMD64, Update: image.Update{Root: string(w.repo.RootFile(1))}},
+		Running:  attempt.System{Version: "1.0", Slot: image.SlotA, RootHash: [32]byte{1}},
+		Boot:     func() (install.Boot, error) { return esp, nil },
+	}
+	w.start()
+	source := stuck{make(chan struct{})}
+	w.Daemon.Source = func(p schedule.Policy) fetch.Source {
+		if p.Source != "" {
+			return nil
+		}
+		return source
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	wake, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		w.Daemon.Run(ctx, wake)
+	}()
+	<-source.asked
+	wake <- struct{}{} // nothing has changed
+	if err := (schedule.Policy{Source: "/stick"}).Save(w.dir); err != nil {
+		t.Error(err)
+	}
+	wake <- struct{}{}
+	w.await(Off)
+	if err := (schedule.Policy{}).Save(w.dir); err != nil {
+		t.Error(err)
+	}
+	wake <- struct{}{}
+	<-source.asked
+	stop()
+	<-ended
+}
+
+// await waits until the status file says that the daemon is at a state.
+func (w *world) await(want State) {
+	w.t.Helper()
+	for limit := time.Now().Add(time.Minute); ; {
+		b, err := os.ReadFile(filepath.Join(w.Folder, StatusFile))
+		if err == nil && strings.Contains(string(b), `"state":"`+string(want)+`"`) {
+			return
+		}
+		if time.Now().After(limit) {
+			w.t.Fatalf("status is %s, %v", b, err)
+		}
+		runtime.Gosched()
+	}
 }
 
 // While the supervisor has the update, the daemon touches nothing.
