@@ -8,6 +8,8 @@
 #   make build        build the images of PROFILE for ARCH into out/
 #   make test         all that must hold for every change: vet, staticcheck, known vulnerabilities, unit, host and VM tests
 #   make test-full    the same with the long matrix of VM tests
+#   make demo-update  build three releases, boot the first, see it update to the second and undo the third, and print the letters;
+#                     DEMO=uefi, bios or arm64 for one of them alone
 #   make lint         only the static part of that, with the table of code budgets
 #   make bench        measure, beside a Debian 13 with systemd that serves the same page; writes docs/benchmarks.md
 #   make bench-modules  measure what modules use together; writes docs/modules/measured.md
@@ -28,6 +30,7 @@ ARCH      ?= amd64
 KEYS      ?= keys
 RUN_ARGS  ?=
 TEST_ARGS ?=
+DEMO      ?=
 
 # Our own programs never need a C compiler, and a clone inside a container often belongs to somebody else than git expects.
 export CGO_ENABLED = 0
@@ -35,7 +38,7 @@ export GOFLAGS    := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run build test test-full lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-fleet bench-update repro repro-twin clean-cache
+.PHONY: help run build test test-full demo-update lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-fleet bench-update repro repro-twin clean-cache
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -56,6 +59,9 @@ test: lint
 
 test-full:
 	ALLOT_FULL=1 $(MAKE) test TEST_ARGS="-timeout 6h $(TEST_ARGS)"
+
+demo-update:
+	ALLOT_FULL=1 go test -timeout 3h -count 1 -run '^TestDemoUpdate$$/$(DEMO)' -v ./qemu-tests
 
 lint: vet staticcheck vulnerabilities
 	go test -run '^TestBudgets$$' -v ./internal/house
