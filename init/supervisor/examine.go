@@ -2,6 +2,7 @@ package supervisor
 
 import (
 	"context"
+	"time"
 
 	"allotment/api"
 	"allotment/init/plan"
@@ -10,6 +11,9 @@ import (
 
 // tries is how often a journey is tried before it counts as failed: a service that is just ready may still be slow.
 const tries = 2
+
+// retryPause is what it is left for that.
+const retryPause = 3 * time.Second
 
 // examine tells how every module does that is on, and how those of its journeys do that are wanted.
 func (s *Supervisor) examine(ctx context.Context, wanted func(attempt.Result) bool) []attempt.Result {
@@ -47,7 +51,10 @@ func journeysOf(m *plan.Module) []attempt.Result {
 
 // travel runs a journey.
 func (s *Supervisor) travel(ctx context.Context, r attempt.Result) attempt.Result {
-	for range tries {
+	for i := range tries {
+		if i > 0 {
+			pause(ctx, retryPause)
+		}
 		for p, err := range (&Box{s}).RunTask(ctx, api.Task{Module: r.Module, Kind: api.Journey, Name: r.Journey}) {
 			r.OK, r.Problem, r.Output = p.OK, p.Problem, p.Output
 			if err != nil {
@@ -62,4 +69,14 @@ func (s *Supervisor) travel(ctx context.Context, r attempt.Result) attempt.Resul
 		r.Problem, r.Output = "", ""
 	}
 	return r
+}
+
+// pause waits, at most until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
 }
