@@ -179,8 +179,9 @@ func cutAfter(r *Repository, n int) *bool {
 	return &reached
 }
 
-// TestInterrupted cuts each kind of work between all files that it puts in place. Devices always see a whole
-// repository: the old one, or the new one; and the work can be done again.
+// TestInterrupted cuts each kind of work between all files that it puts in place. Whoever opens the repository next, and whoever
+// looks before, finds it whole: the old one, or the new one; and the work can be done again. Only when the old key of a role is
+// lost, nothing signs for both, and the change is finished first.
 func TestInterrupted(t *testing.T) {
 	promote := func(ctx context.Context, r *Repository) error {
 		_, err := r.Promote(ctx, Select{}, image.Wave{Kind: "fast"})
@@ -192,14 +193,16 @@ func TestInterrupted(t *testing.T) {
 	for name, c := range map[string]struct {
 		work     func(context.Context, *Repository) error
 		old, new []string
+		lost     map[string]bool
 	}{
-		"add":     {nil, []string{"candidate/club 1.0"}, []string{"candidate/club 1.1"}},
-		"promote": {promote, []string{"candidate/club 1.0"}, []string{"stable/club 1.0", "candidate/club 1.0"}},
-		"root":    {rotate("root"), []string{"candidate/club 1.0"}, nil},
-		"targets": {rotate("targets"), []string{"candidate/club 1.0"}, nil},
-		"stable":  {rotate(Stable), []string{"candidate/club 1.0"}, nil},
-		"online":  {rotate("timestamp"), []string{"candidate/club 1.0"}, nil},
-		"middle":  {rotate("snapshot"), []string{"candidate/club 1.0"}, nil},
+		"add":     {nil, []string{"candidate/club 1.0"}, []string{"candidate/club 1.1"}, nil},
+		"promote": {promote, []string{"candidate/club 1.0"}, []string{"stable/club 1.0", "candidate/club 1.0"}, nil},
+		"root":    {rotate("root"), []string{"candidate/club 1.0"}, nil, nil},
+		"targets": {rotate("targets"), []string{"candidate/club 1.0"}, nil, nil},
+		"stable":  {rotate(Stable), []string{"candidate/club 1.0"}, nil, nil},
+		"online":  {rotate("timestamp"), []string{"candidate/club 1.0"}, nil, nil},
+		"middle":  {rotate("snapshot"), []string{"candidate/club 1.0"}, nil, nil},
+		"lost":    {rotate("timestamp"), []string{"candidate/club 1.0"}, nil, map[string]bool{"timestamp-1": true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			base := newBox(t)
@@ -216,6 +219,7 @@ func TestInterrupted(t *testing.T) {
 			if c.new == nil {
 				c.new = c.old
 			}
+			base.keys.lost = c.lost
 			for n := 0; ; n++ {
 				if !interrupt(t, base, n, c.work, c.old, c.new) {
 					break
@@ -240,9 +244,15 @@ func interrupt(t *testing.T, base *box, n int, work func(context.Context, *Repos
 	if !errors.Is(err, errCut) {
 		t.Fatalf("cut %d: %v", n, err)
 	}
+	if base.keys.lost == nil {
+		if got, err := b.verify(t, b.Now); err != nil || !slices.Equal(got, old) && !slices.Equal(got, new) {
+			t.Errorf("cut %d: devices are offered %q, %v", n, got, err)
+		}
+	}
+	b.must(t, func(*Repository) error { return nil })
 	got, err := b.verify(t, b.Now)
 	if err != nil || !slices.Equal(got, old) && !slices.Equal(got, new) {
-		t.Errorf("cut %d: devices are offered %q, %v", n, got, err)
+		t.Errorf("opened after cut %d: devices are offered %q, %v", n, got, err)
 	}
 	if n%3 == 0 && slices.Equal(got, old) { // each time would take long
 		b.must(t, func(r *Repository) error { return work(t.Context(), r) })

@@ -3,6 +3,7 @@ package release
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -86,7 +87,11 @@ func lock(ctx context.Context, o Options) (*Repository, error) {
 		return nil, err
 	}
 	r := &Repository{Options: o, files: newFolder(o.Dir), unlock: unlock}
-	if err := r.files.clean(); err != nil {
+	err = r.files.clean()
+	if err == nil {
+		err = r.finish(ctx)
+	}
+	if err != nil {
 		unlock()
 		return nil, err
 	}
@@ -172,11 +177,46 @@ func (r *Repository) commit(ctx context.Context, next *state, changed ...string)
 			}
 		}
 	}
-	if err := r.write(ctx, c.files); err != nil {
+	if err := r.decide(ctx, c.files); err != nil {
 		return err
 	}
 	r.now = next
 	return nil
+}
+
+// journal is the file whose appearance decides on a change of metadata. It begins with a dot, so it is not published.
+const journal = ".commit.json"
+
+// decide puts all files into the repository or none, wherever it is cut off: finish does the rest.
+func (r *Repository) decide(ctx context.Context, files []named) error {
+	b, err := json.Marshal(files)
+	if err != nil {
+		return err
+	}
+	if err := r.files.Put(ctx, journal, bytes.NewReader(b), int64(len(b))); err != nil {
+		return err
+	}
+	return r.finish(ctx)
+}
+
+// finish puts the files of a change that was decided on in place. Doing so again does no harm: until the next change is decided
+// on, which replaces the journal, they are what is in force.
+func (r *Repository) finish(ctx context.Context) error {
+	b, err := r.files.Get(ctx, journal)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var files []named
+	if err == nil {
+		err = json.Unmarshal(b, &files)
+	}
+	if err == nil {
+		err = r.write(ctx, files)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot finish a change: %w", err)
+	}
+	return r.files.Remove(ctx, journal)
 }
 
 // checkClock refuses to sign with a clock that stands before the last signing: what it signs would expire too soon.
@@ -197,14 +237,14 @@ func (r *Repository) checkClock() error {
 
 // named is a small file.
 type named struct {
-	name string
-	data []byte
+	Name string `json:"name"`
+	Data []byte `json:"data"`
 }
 
 // write puts files into the repository one after the other.
 func (r *Repository) write(ctx context.Context, files []named) error {
 	for _, f := range files {
-		if err := r.files.Put(ctx, f.name, bytes.NewReader(f.data), int64(len(f.data))); err != nil {
+		if err := r.files.Put(ctx, f.Name, bytes.NewReader(f.Data), int64(len(f.Data))); err != nil {
 			return err
 		}
 	}
