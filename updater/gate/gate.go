@@ -212,8 +212,10 @@ func (g *Gate) CanGoBack() (*attempt.Attempt, error) {
 func (g *Gate) canGoBack() (*attempt.Attempt, error) {
 	a := g.load()
 	switch {
-	case a == nil || a.Stage == attempt.Undone:
-		return nil, errors.New("there was no update that could be undone")
+	case a == nil:
+		return nil, errors.New("there was no update yet")
+	case a.Stage == attempt.Undone:
+		return nil, errors.New("the last update was taken back already")
 	case a.Stage != attempt.Committed || a.To.RootHash != g.config.Running.RootHash:
 		return nil, errors.New("the version of before has made room for the next update")
 	case !g.config.Snapshots.Exists(string(a.To.Version)):
