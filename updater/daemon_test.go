@@ -225,7 +225,7 @@ func TestNewerReleaseMeanwhile(t *testing.T) {
 			t.Errorf("record is %+v, placed are %d", a, len(w.ESP.Placed))
 		}
 		// Withdrawn: it is not tried, though it is ready.
-		w.repo.Targets["stable"].Signed.Targets = nil
+		clear(w.repo.Targets["stable"].Signed.Targets)
 		w.repo.Publish("stable")
 		w.publish()
 		w.pass(6 * time.Hour)
@@ -243,10 +243,10 @@ func TestNotOffered(t *testing.T) {
 		if err := w.Daemon.check(context.Background(), w.policy(), fetch.Dir(w.Dir)); err != nil {
 			t.Error(err)
 		}
-		if err := history.AddBad(w.dir, history.Bad{Release: w.offer.Digest, Version: "2.0", Time: noon}); err != nil {
+		if err := history.AddBad(w.dir, history.Bad{Release: w.offer.Digest, Version: "2.0", Time: noon, Why: "the calendar did not start"}); err != nil {
 			t.Error(err)
 		}
-		w.want(Idle, "Version 2.0 was tried on 22 November 2026 and did not work here")
+		w.want(Idle, "Version 2.0 was tried on 22 November 2026 and is not tried again: the calendar did not start.")
 		for part, change := range map[string]func(r *image.Release){
 			"version 1.0 runs.":    func(r *image.Release) { r.Version = "1.0" },
 			"newer than the 0.9":   func(r *image.Release) { r.Version = "0.9" },

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"allotment/image"
@@ -34,8 +35,8 @@ func (d *Daemon) refusal() string {
 	}
 	for _, b := range bad {
 		if b.Release == d.offer.Digest {
-			return fmt.Sprintf("Version %s was tried on %s and did not work here; it is not tried again.", r.Version,
-				b.Time.In(d.Zone()).Format("2 January 2006"))
+			return fmt.Sprintf("Version %s was tried on %s and is not tried again: %s.", r.Version,
+				b.Time.In(d.Zone()).Format("2 January 2006"), strings.TrimSuffix(b.Why, "."))
 		}
 	}
 	if _, err := install.Check(d.Install, r); err != nil {
