@@ -97,13 +97,14 @@ func newESP(t testing.TB, arch image.Arch) *cutdisk.Disk {
 			t.Fatal(err)
 		}
 		environment := esp.Environment{Version: "1.0"}.Marshal()
+		sums := esp.SumsFile(sha256.Sum256(kernel), sha256.Sum256(initrd), sha256.Sum256(arguments))
 		files = append(files,
 			fat32.File{Path: esp.EnvironmentPath, Data: environment},
 			fat32.File{Path: esp.CommittedPath, Data: environment},
 			fat32.File{Path: esp.GRUBPath("1.0", esp.Kernel), Data: kernel},
 			fat32.File{Path: esp.GRUBPath("1.0", esp.Initrd), Data: initrd},
 			fat32.File{Path: esp.GRUBPath("1.0", esp.Arguments), Data: arguments},
-			fat32.File{Path: esp.GRUBPath("1.0", esp.Sums), Data: esp.SumsFile(sha256.Sum256(kernel), sha256.Sum256(initrd), sha256.Sum256(arguments))},
+			fat32.File{Path: esp.GRUBPath("1.0", esp.Sums), Data: sums},
 		)
 	}
 	d := cutdisk.New()
