@@ -447,6 +447,31 @@ func TestTLSAndProxy(t *testing.T) {
 	}
 }
 
+// Of a server without ranges a file is had from its first byte, if too much of it would be read again.
+func TestNoRangesForLargePart(t *testing.T) {
+	const size = maxSkip + 2<<20
+	d, _, err := image.DigestOf(io.NewSectionReader(zeroReader{}, 0, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, dir := image.Blob{Digest: d, Size: size}, t.TempDir()
+	part := filepath.Join(dir, d.Hex()+".part")
+	if err := os.WriteFile(part, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(part, maxSkip+1<<20); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	s := HTTP(mirrors(t, func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		io.Copy(w, io.NewSectionReader(zeroReader{}, 0, size))
+	}), quick(nil))
+	if _, err := File(context.Background(), s, b, dir, nil); err != nil || asked != 5 { // four rounds, then anew
+		t.Errorf("%v after %d requests", err, asked)
+	}
+}
+
 // A transfer of any size needs no more memory than its buffers.
 func TestMemory(t *testing.T) {
 	const size = 64 << 20

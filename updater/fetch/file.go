@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	attempts = 3       // at a file, before its digest is called wrong
+	attempts = 3       // at a file from its first byte
 	settle   = 8 << 20 // bytes after which what was written goes to the disk and out of memory
 )
 
@@ -32,7 +32,7 @@ func File(ctx context.Context, s Source, b image.Blob, dir string, report func(i
 	}
 	part := path + ".part"
 	for range attempts {
-		if err = download(ctx, s, b, part, report); !errors.Is(err, ErrDigest) {
+		if err = download(ctx, s, b, part, report); !errors.Is(err, ErrDigest) && !errors.Is(err, errNoRanges) {
 			break
 		}
 		if err := os.Remove(part); err != nil {

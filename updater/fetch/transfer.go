@@ -42,10 +42,10 @@ type transfer struct {
 // Read implements io.Reader. It returns an error only when every mirror has failed in every round.
 func (t *transfer) Read(p []byte) (int, error) {
 	for {
-		if t.at == t.end || len(p) == 0 {
-			if t.at == t.end {
-				return 0, io.EOF
-			}
+		if t.at == t.end {
+			return 0, io.EOF
+		}
+		if len(p) == 0 {
 			return 0, nil
 		}
 		if t.conn == nil {
@@ -199,7 +199,7 @@ func (t *transfer) accept(m *mirror, r *http.Response) error {
 	case !t.whole && total >= 0 && total < t.end:
 		return fmt.Errorf("the file has %d bytes, and byte %d is wanted", total, t.end-1)
 	case t.at-start > maxSkip:
-		return fmt.Errorf("knows no ranges, and %d bytes are too many to read again", t.at-start)
+		return fmt.Errorf("%w, and %d bytes are too many to read again", errNoRanges, t.at-start)
 	}
 	t.seen[m] = version
 	t.skip = t.at - start
@@ -208,6 +208,9 @@ func (t *transfer) accept(m *mirror, r *http.Response) error {
 	}
 	return nil
 }
+
+// errNoRanges says that a server cannot go on where something stopped.
+var errNoRanges = errors.New("the server knows no ranges")
 
 // Reject says that the bytes were wrong: other mirrors are preferred from now on.
 func (t *transfer) Reject() {
