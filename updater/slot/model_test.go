@@ -27,9 +27,10 @@ const (
 	back  kind = "good, but officers go back"
 )
 
-// model is the search through every state that a box can be left in from the moment when a release is staged: whatever a start
-// does, the power can be cut before or after every durable write of it, any number of times, and each box that may be found then
-// is started in turn. The gate, the record, the decisions and the store with the file system below it are the real ones.
+// model is the search through every state that a box can be left in from the moment when a release is staged: whatever a
+// start does, the power can be cut before or after every durable write of it, any number of times, and each box that may be
+// found then is started in turn. The gate, the record, the decisions and the store with the file system below it are the
+// real ones.
 type model struct {
 	*world
 	kind   kind
@@ -101,7 +102,8 @@ func (m *model) run() {
 // add queues a box unless it was seen, and returns its key.
 func (m *model) add(b *box) string {
 	sum := b.esp.Sum()
-	raw := fmt.Sprintf("%x %v %v %v %v %q", sum, b.data, b.copies, b.kept, b.taken, b.update["attempt.json"]+b.update["bad.json"])
+	record := b.update["attempt.json"] + b.update["bad.json"]
+	raw := fmt.Sprintf("%x %v %v %v %v %q", sum, b.data, b.copies, b.kept, b.taken, record)
 	if key, ok := m.raw[raw]; ok {
 		return key
 	}
@@ -179,7 +181,8 @@ func (m *model) usual(running attempt.System, g *gate.Gate) (*box, attempt.Stage
 	}
 	for _, v := range m.on.data {
 		if v != (volume{running.Version, kept}) {
-			return nil, "", fmt.Errorf("members meet version %s with the data %v, and wrote %d times", running.Version, m.on.data, kept)
+			return nil, "", fmt.Errorf("members meet version %s with the data %v, and wrote %d times",
+				running.Version, m.on.data, kept)
 		}
 	}
 	if running == to && m.kind != good && m.kind != back {

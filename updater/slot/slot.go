@@ -2,8 +2,8 @@
 // has left. UEFI machines have it in the names of unified kernel images, where systemd-boot counts; BIOS machines in GRUB's
 // environment block. On amd64 both are kept in step, so that a disk can move between such machines.
 //
-// The EFI system partition is not mounted: its files are changed by package fat32, whose every change is visible by the write of
-// one sector. So an entry is always there under one name, and whole. See docs/formats/esp.md.
+// The EFI system partition is not mounted: its files are changed by package fat32, whose every change is made visible by
+// the write of one sector. So an entry is always there under one name, and whole. See docs/formats/esp.md.
 package slot
 
 import (

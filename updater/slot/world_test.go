@@ -40,8 +40,8 @@ type volume struct {
 
 type data [2]volume
 
-// box is all that outlasts a cut of the power: the ESP, the updater's folder, the volumes and their snapshots. Writes of members
-// that were said to be kept are counted beside it.
+// box is all that outlasts a cut of the power: the ESP, the updater's folder, the volumes and their snapshots. Writes of
+// members that were said to be kept are counted beside it.
 type box struct {
 	esp    *cutdisk.Disk
 	update map[string]string // files of the updater's folder
@@ -128,8 +128,8 @@ func (w *world) start(b *box) (attempt.System, error) {
 	return w.startBIOS(s)
 }
 
-// startUEFI is systemd-boot: the first name, counted by a rename in firmware. EDK II takes the old name out before it adds the
-// new one behind it, so that a cut leaves either name or none. Where the new name exists, nothing is counted.
+// startUEFI is systemd-boot: the first name, counted by a rename in firmware. EDK II takes the old name out before it adds
+// the new one behind it, so that a cut leaves either name or none. Where the new name exists, nothing is counted.
 func (w *world) startUEFI(ed *fat32.Editor) (attempt.System, error) {
 	files, err := (&Store{ed: ed}).ukis()
 	if err != nil {
@@ -304,8 +304,8 @@ func (s snapshots) Remove(name string) error {
 func (s snapshots) Exists(name string) bool                   { _, ok := s.w.on.copies[name]; return ok }
 func (s snapshots) Changes(string) ([]snapshot.Change, error) { return nil, nil }
 
-// key says what matters of a box, for telling whether it was seen: names and health of boot files, the record without its times,
-// data and snapshots.
+// key says what matters of a box, for telling whether it was seen: names and health of boot files, the record without its
+// times, data and snapshots.
 func (w *world) key(b *box) string {
 	var out strings.Builder
 	ed := w.machine.raw(w.t, b.esp)
@@ -329,7 +329,8 @@ func (w *world) key(b *box) string {
 	if err := json.Unmarshal([]byte(b.update["attempt.json"]), &a); err != nil {
 		w.t.Fatal(err)
 	}
-	fmt.Fprintln(&out, a.Stage, a.Starts, a.Untried, a.Forwards, a.ByHand, b.update["bad.json"] != "", b.data, b.copies, b.kept, b.taken)
+	fmt.Fprintln(&out, a.Stage, a.Starts, a.Untried, a.Forwards, a.ByHand, b.update["bad.json"] != "")
+	fmt.Fprintln(&out, b.data, b.copies, b.kept, b.taken)
 	return out.String()
 }
 
