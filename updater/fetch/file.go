@@ -87,9 +87,7 @@ func download(ctx context.Context, s Source, b image.Blob, part string, report f
 	if image.NewDigest([sha256.Size]byte(w.sum.Sum(nil))) == b.Digest {
 		return nil
 	}
-	if liar, ok := r.(interface{ Reject() }); ok {
-		liar.Reject()
-	}
+	Reject(r)
 	return ErrDigest
 }
 

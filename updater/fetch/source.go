@@ -57,6 +57,14 @@ func Range(ctx context.Context, s Source, b image.Blob, from, to int64) (io.Read
 	return s.Get(ctx, Path(b), from, to)
 }
 
+// Reject says that the bytes of a reader that a Source gave were wrong: where there are other mirrors, they are preferred from
+// now on.
+func Reject(r io.Reader) {
+	if liar, ok := r.(interface{ Reject() }); ok {
+		liar.Reject()
+	}
+}
+
 // Dir is the Source of a folder with a repository's files. Links that lead out of it are not followed.
 func Dir(path string) Source { return dir(path) }
 
