@@ -154,8 +154,11 @@ func (m *merger) put(op operation) error {
 	}
 }
 
-// encode finds the shortest way to make a range. The second most promising older range is tried only where the first one
-// does not do well.
+// good is the share of its bytes below which a way to make a range is short enough: looking for shorter ones costs more than it
+// saves.
+const good = 1.0 / 20
+
+// encode finds a short way to make a range, the most promising first.
 func (p *plan) encode(ctx context.Context, z *zstd.Encoder, c *change) (operation, error) {
 	if c.copy != nil {
 		return operation{kind: copied, from: *c.copy, size: c.Size}, nil
@@ -164,25 +167,26 @@ func (p *plan) encode(ctx context.Context, z *zstd.Encoder, c *change) (operatio
 	if err != nil {
 		return operation{}, fmt.Errorf("cannot read %q: %w", p.parts[c.File].Name, err)
 	}
-	best := operation{kind: sent, size: c.Size, frames: [][]byte{z.EncodeAll(b, nil)}}
-	all := best.cost()
+	var best operation
+	enough := func(op operation) bool {
+		if op.frames != nil && (best.frames == nil || op.cost() < best.cost()) {
+			best = op
+		}
+		return best.frames != nil && float64(best.cost()) < good*float64(len(b))
+	}
 	for _, r := range c.old {
 		if err := ctx.Err(); err != nil {
 			return operation{}, err
-		}
-		if best.cost() < all/3 {
-			break
 		}
 		old, err := p.read(r)
 		if err != nil {
 			return operation{}, fmt.Errorf("cannot read %q: %w", p.parts[r.File].Name, err)
 		}
-		for _, op := range []operation{diff(z, r, old, b), patch(r, old, b)} {
-			if op.frames != nil && op.cost() < best.cost() {
-				best = op
-			}
+		if enough(diff(z, r, old, b)) || enough(patch(r, old, b)) {
+			return best, nil
 		}
 	}
+	enough(operation{kind: sent, size: c.Size, frames: [][]byte{z.EncodeAll(b, nil)}})
 	return best, nil
 }
 
