@@ -96,7 +96,7 @@ func (r *updates) update(t *testing.T, log io.ReaderAt, name string, release *im
 	r.releases = append(r.releases, known{release.Version, release.UKI, release.Root})
 	r.deferUpdates(t)
 	r.mark(t, log, name+" fetch and stage", func(*int) {
-		r.check(t)
+		r.ask(t, r.p, r.API().CheckUpdate)
 		r.awaitUpdate(t, "ready")
 	})
 	var seen int
@@ -239,7 +239,8 @@ func (r *updates) judge(t *testing.T, w *wreck) {
 func (r *updates) startable(f *os.File) error {
 	for _, uefi := range []bool{false, true} {
 		esp := r.parts["esp"]
-		s, err := slot.New(espView{io.NewSectionReader(f, esp.Start, esp.Size)}, esp.Size, image.AMD64, uefi, time.Time{}, slog.New(slog.DiscardHandler))
+		view := espView{io.NewSectionReader(f, esp.Start, esp.Size), map[int64][]byte{}}
+		s, err := slot.New(view, esp.Size, image.AMD64, uefi, time.Unix(1e9, 0), slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err
 		}
@@ -259,11 +260,35 @@ func (r *updates) startable(f *os.File) error {
 	return nil
 }
 
-// espView is an ESP to be read. That opening it would repair something is no fault; the boot loaders do without.
-type espView struct{ *io.SectionReader }
+// espView is an ESP whose repairs stay in memory: the disk is as the cut has left it.
+type espView struct {
+	*io.SectionReader
+	repaired map[int64][]byte // sectors, by their offsets
+}
 
-func (espView) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
-func (espView) Sync() error                            { return nil }
+const sector = 512 // bytes
+
+// ReadAt implements io.ReaderAt.
+func (v espView) ReadAt(p []byte, at int64) (int, error) {
+	n, err := v.SectionReader.ReadAt(p, at)
+	for where, b := range v.repaired {
+		if from, to := max(where, at), min(where+sector, at+int64(n)); from < to {
+			copy(p[from-at:to-at], b[from-where:])
+		}
+	}
+	return n, err
+}
+
+// WriteAt implements io.WriterAt; what is written is whole sectors.
+func (v espView) WriteAt(p []byte, at int64) (int, error) {
+	for i := 0; i < len(p); i += sector {
+		v.repaired[at+int64(i)] = slices.Clone(p[i:min(i+sector, len(p))])
+	}
+	return len(p), nil
+}
+
+// Sync implements fat32.Device.
+func (espView) Sync() error { return nil }
 
 // whole compares a version's UKI and root with what was published.
 func (r *updates) whole(s *slot.Store, f *os.File, v image.Version) error {

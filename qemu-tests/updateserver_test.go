@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"context"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -21,14 +22,14 @@ func testTroubledServer(t *testing.T, p *publisher, c *club) {
 	down := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) })
 	p.spoil.Store(&down)
 	defer p.spoil.Store(nil)
-	c.check(t)
+	c.ask(t, p, c.API().CheckUpdate)
 	if u := c.awaitUpdate(t, "failed"); u.Running != firstVersion || !strings.Contains(u.Reason, "500") {
 		t.Errorf("the box says %+v", u)
 	}
 	p.publish(t, goodVersion, withNewFormat)
 	troubled, faults := p.inTrouble()
 	p.spoil.Store(&troubled)
-	c.check(t)
+	c.ask(t, p, c.API().CheckUpdate)
 	if u := c.awaitUpdate(t, "ready"); u.Offered != goodVersion || u.Running != firstVersion {
 		t.Errorf("the box says %+v", u)
 	}
@@ -82,11 +83,19 @@ func (p *publisher) inTrouble() (http.HandlerFunc, *atomic.Int32) {
 	}, &blobs
 }
 
-// check has the box ask the publisher, without any haste.
-func (c *club) check(t *testing.T) {
+// ask has the box ask the publisher, as officers do, and waits until it does: what it then says of itself is new.
+func (c *club) ask(t *testing.T, p *publisher, how func(context.Context) error) {
 	t.Helper()
-	if err := c.API().CheckUpdate(t.Context()); err != nil {
+	before := p.asked.Load()
+	if err := how(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	for p.asked.Load() == before {
+		select {
+		case <-c.Ended():
+			t.Fatal("the machine has ended before it asked")
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
 
@@ -101,14 +110,14 @@ func (c *club) deferUpdates(t *testing.T) {
 
 // testWrongClock moves the box's clock to where no metadata hold any more, and to long before any were made. Neither
 // does harm: when the clock is right again, so is all.
-func testWrongClock(t *testing.T, c *club) {
+func testWrongClock(t *testing.T, p *publisher, c *club) {
 	now := time.Now()
 	for _, year := range []int{2050, 1970} {
 		by := now.Sub(time.Date(year, 1, 2, 0, 0, 0, 0, time.UTC))
 		if err := c.API().MoveClock(t.Context(), -by); err != nil {
 			t.Fatal(err)
 		}
-		c.check(t)
+		c.ask(t, p, c.API().CheckUpdate)
 		if u := c.awaitUpdate(t, "failed", "ready"); u.Running != firstVersion || year == 2050 && u.State != "failed" {
 			t.Errorf("in %d the box says %+v", year, u)
 		}
@@ -116,7 +125,7 @@ func testWrongClock(t *testing.T, c *club) {
 			t.Fatal(err)
 		}
 	}
-	c.check(t)
+	c.ask(t, p, c.API().CheckUpdate)
 	if u := c.awaitUpdate(t, "ready"); u.Offered != goodVersion {
 		t.Errorf("with the right clock again the box says %+v", u)
 	}
@@ -136,7 +145,7 @@ for folder in "/var/lib/radicale", "/var/cache/radicale":
             step //= 2
     print(folder, size >> 20)`)
 	p.publish(t, "2026.11.10", withNewFormat)
-	c.check(t)
+	c.ask(t, p, c.API().CheckUpdate)
 	if u := c.awaitUpdate(t, "failed", "ready"); u.State != "failed" || !strings.Contains(u.Reason, "MiB are missing") {
 		t.Errorf("the box says %+v", u)
 	}
