@@ -12,6 +12,7 @@ import (
 	"allotment/image/delta"
 	"allotment/image/verity"
 	"allotment/init/durable"
+	"allotment/init/state/btrfs"
 	"allotment/updater/fetch"
 )
 
@@ -165,6 +166,8 @@ func (p *parts) plan(r image.Release) error {
 		if err == nil {
 			if err = c.Verity(path, l.Verity); err != nil {
 				c.Log.Warn("layer is damaged and replaced", "layer", l.Name, "error", err)
+			} else if err := btrfs.SetImmutable(path, true); err != nil { // a cut may have come before
+				return err
 			}
 		}
 		there := err == nil

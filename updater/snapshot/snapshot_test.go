@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -228,43 +227,9 @@ func cutAt(s *store, n int, disk, to string) {
 			return nil
 		}
 		if n == 0 {
-			return errors.Join(errCut, copySparse(disk, to))
+			return errors.Join(errCut, btrfstest.Copy(disk, to))
 		}
 		return errCut
-	}
-}
-
-func copySparse(from, to string) error {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.Create(to)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	info, err := in.Stat()
-	if err != nil {
-		return err
-	}
-	for at := int64(0); ; {
-		start, err := in.Seek(at, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return out.Truncate(info.Size())
-		}
-		end, e := in.Seek(start, unix.SEEK_HOLE)
-		if err = errors.Join(err, e); err != nil {
-			return err
-		}
-		if _, err = out.Seek(start, io.SeekStart); err == nil {
-			_, err = io.Copy(out, io.NewSectionReader(in, start, end-start))
-		}
-		if err != nil {
-			return err
-		}
-		at = end
 	}
 }
 
@@ -280,7 +245,7 @@ func everyCut(t *testing.T, prepare func(root string) error, work func(s *store)
 	dir := t.TempDir()
 	disk, left := filepath.Join(dir, "disk"), filepath.Join(dir, "left")
 	for n := 1; ; n++ {
-		if err := copySparse(whole, disk); err != nil {
+		if err := btrfstest.Copy(whole, disk); err != nil {
 			t.Fatal(err)
 		}
 		done := false

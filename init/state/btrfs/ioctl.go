@@ -54,8 +54,8 @@ type snapshotArgs struct {
 // inherit is struct btrfs_qgroup_inherit with one group that the new subvolume's is put below.
 type inherit struct {
 	_, groups, _, _ uint64
-	_                   [5]uint64 // limits
-	group               QgroupID
+	_               [5]uint64 // limits
+	group           QgroupID
 }
 
 // ioctl opens path for reading and makes one request of it.

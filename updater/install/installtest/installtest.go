@@ -64,10 +64,10 @@ func NewContent(seed byte) Content {
 // Box is a machine whose slot A runs OldContent.
 type Box struct {
 	install.Config
-	Dir        string // with the blobs of what is published
-	Partitions map[string]string
+	Dir        string            // with the blobs of what is published
+	Disks      string            // with the files that are its disks
+	Partitions map[string]string // devices by their names
 	ESP        *ESP
-	devices    []*os.File
 }
 
 // ESP stands for what the boot loader reads, which package slot writes and tests.
@@ -115,23 +115,16 @@ func CheckVerity(path string, d image.Digest) error {
 // Run runs the body with a box, whose state is a btrfs and whose partitions are block devices.
 func Run(t *testing.T, body func(b *Box)) {
 	t.Helper()
-	state := t.TempDir()
-	b := &Box{Dir: t.TempDir(), Partitions: map[string]string{},
-		ESP: &ESP{map[image.Version][]byte{}, []image.Version{"1.0", "0.9"}}}
-	b.Config = install.Config{State: state, Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Verity: CheckVerity,
-		Boot:     func() (install.Boot, error) { return b.ESP, nil },
+	b := &Box{Dir: t.TempDir(), Disks: t.TempDir(), ESP: &ESP{map[image.Version][]byte{}, []image.Version{"1.0", "0.9"}}}
+	b.Config = install.Config{Log: slog.New(slog.NewTextHandler(t.Output(), nil)), Verity: CheckVerity,
 		Manifest: &image.Manifest{Name: "test", Version: "1.0", Arch: image.AMD64, Epoch: 100},
 		Running:  attempt.System{Version: "1.0", Slot: image.SlotA},
 	}
-	b.Partition = func(name string) (string, error) { return b.Partitions[name], nil }
-	files := t.TempDir()
-	btrfstest.Run(t, btrfstest.Make(t), state, func() {
-		defer func() {
-			for _, f := range b.devices {
-				f.Close()
-			}
-		}()
-		if err := b.fill(files); err != nil {
+	if err := errors.Join(os.Rename(btrfstest.Make(t), filepath.Join(b.Disks, "state")), b.makeSlots()); err != nil {
+		t.Fatal(err)
+	}
+	b.Use(t, func() {
+		if err := b.fill(); err != nil {
 			t.Error(err)
 			return
 		}
@@ -139,13 +132,63 @@ func Run(t *testing.T, body func(b *Box)) {
 	})
 }
 
-// fill writes the old content and makes the partitions.
-func (b *Box) fill(files string) error {
+// Use runs the body while the box's disks are attached.
+func (b *Box) Use(t *testing.T, body func()) {
+	t.Helper()
+	b.State, b.Partitions = t.TempDir(), map[string]string{}
+	b.Boot = func() (install.Boot, error) { return b.ESP, nil }
+	b.Partition = func(name string) (string, error) { return b.Partitions[name], nil }
+	btrfstest.Run(t, filepath.Join(b.Disks, "state"), b.State, func() {
+		for _, name := range slots {
+			loop, err := btrfstest.Attach(filepath.Join(b.Disks, name))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer loop.Close()
+			b.Partitions[name] = loop.Name()
+		}
+		body()
+	})
+}
+
+// slots are the names of the slots' partitions.
+var slots = []string{"root-a", "verity-a", "root-b", "verity-b"}
+
+// Cut returns the box as it would be if its power were cut now: with what its disks were given, and not what is in memory.
+func (b *Box) Cut(t *testing.T) *Box {
+	t.Helper()
+	next := *b
+	next.Disks = t.TempDir()
+	next.ESP = &ESP{maps.Clone(b.ESP.Placed), slices.Clone(b.ESP.Entries)}
+	for _, name := range append([]string{"state"}, slots...) {
+		if err := btrfstest.Copy(filepath.Join(b.Disks, name), filepath.Join(next.Disks, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	return &next
+}
+
+// makeSlots writes version 1.0 into slot A and version 0.9 into slot B.
+func (b *Box) makeSlots() error {
 	old := OldContent()
-	var hash bytes.Buffer
+	older := Noise(90, 1<<20)
+	var hash, olderHash bytes.Buffer
 	root, err := verity.Format(bytes.NewReader(old.Root), int64(len(old.Root)), &hash)
 	b.Running.RootHash = root
-	err = errors.Join(err, os.MkdirAll(filepath.Join(b.State, "layers"), 0o755),
+	_, e := verity.Format(bytes.NewReader(older), int64(len(older)), &olderHash)
+	err = errors.Join(err, e)
+	for i, text := range [][]byte{old.Root, hash.Bytes(), older, olderHash.Bytes()} {
+		file := filepath.Join(b.Disks, slots[i])
+		err = errors.Join(err, os.WriteFile(file, text, 0o600), os.Truncate(file, 4<<20))
+	}
+	return err
+}
+
+// fill writes what version 1.0 has on the state partition.
+func (b *Box) fill() error {
+	old := OldContent()
+	err := errors.Join(os.MkdirAll(filepath.Join(b.State, "layers"), 0o755),
 		os.MkdirAll(filepath.Join(install.Dir(b.State), "boot"), 0o755), os.Mkdir(filepath.Join(b.Dir, "blobs"), 0o755),
 		os.WriteFile(install.UKI(b.State, "1.0"), old.UKI, 0o444))
 	for _, name := range slices.Sorted(maps.Keys(old.Layers)) {
@@ -153,23 +196,7 @@ func (b *Box) fill(files string) error {
 		b.Manifest.Layers = append(b.Manifest.Layers, image.Layer{Name: name, Digest: d, Size: size})
 		err = errors.Join(err, e, os.WriteFile(b.LayerPath(d), old.Layers[name], 0o444), btrfs.SetImmutable(b.LayerPath(d), true))
 	}
-	older := Noise(90, 1<<20)
-	var olderHash bytes.Buffer
-	_, e := verity.Format(bytes.NewReader(older), int64(len(older)), &olderHash)
-	err = errors.Join(err, e)
-	for name, text := range map[string][]byte{
-		"root-a": old.Root, "verity-a": hash.Bytes(), "root-b": older, "verity-b": olderHash.Bytes(),
-	} {
-		file := filepath.Join(files, name)
-		err = errors.Join(err, os.WriteFile(file, text, 0o600), os.Truncate(file, 4<<20))
-		loop, e := btrfstest.Attach(file)
-		if err = errors.Join(err, e); err != nil {
-			return err
-		}
-		b.devices = append(b.devices, loop)
-		b.Partitions[name] = loop.Name()
-	}
-	return err
+	return errors.Join(err, btrfs.Sync(b.State))
 }
 
 // LayerPath is where a layer lies.

@@ -142,3 +142,39 @@ func Attach(file string) (*os.File, error) {
 		}
 	}
 }
+
+// Copy copies a file with its holes. Of a file that is a block device's, it is what the medium would hold after a cut of the
+// power: what was written, and not what is in memory.
+func Copy(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.Create(to)
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	info, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	for at := int64(0); ; {
+		start, err := in.Seek(at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			return out.Truncate(info.Size())
+		}
+		end, e := in.Seek(start, unix.SEEK_HOLE)
+		if err = errors.Join(err, e); err != nil {
+			return err
+		}
+		if _, err = out.Seek(start, io.SeekStart); err == nil {
+			_, err = io.Copy(out, io.NewSectionReader(in, start, end-start))
+		}
+		if err != nil {
+			return err
+		}
+		at = end
+	}
+}
