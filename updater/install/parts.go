@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"allotment/image"
 	"allotment/image/delta"
@@ -62,6 +63,7 @@ func makeParts(
 			return err
 		}
 		c.Log.Warn("the delta cannot be used, taking packs", "version", r.Version, "error", err)
+		p.giveUp()
 	}
 	a := assembler{parts: p, src: src}
 	return a.all(ctx, r, report)
@@ -96,7 +98,15 @@ func (p *parts) close() {
 	}
 }
 
-// parts in the order of the release.
+// giveUp removes the files that are not whole, so that they take no room.
+func (p *parts) giveUp() {
+	p.opened = slices.DeleteFunc(p.opened, func(f io.Closer) bool {
+		o, ok := f.(*fileOutput)
+		return ok && o.w != nil && o.Close() == nil
+	})
+}
+
+// allParts lists the parts in the order of the release.
 func allParts(r image.Release) []image.Part { return append([]image.Part{r.UKI, r.Root}, r.Layers...) }
 
 // open opens what the device has. A part that cannot be read is left out.
