@@ -26,7 +26,7 @@ func Dial(ctx context.Context, s Stream) (net.Conn, error) {
 		return nil, fmt.Errorf("cannot reach the other end of the link: %w", err)
 	}
 	theirs, ours := net.Pipe()
-	out := send(s, ours)
+	out := send(s, ours, nil)
 	go func() {
 		receive(s, &c.decoder, rest, ours)
 		out.stop(s)

@@ -7,10 +7,12 @@
 // the name of the connection that begins, or zeros when there is none any more. Whatever went on before a mark is over.
 //
 // The client sends a mark with a random name, and again with another name until it is answered, and drops all that
-// it reads before the mark with the name that it sent last. The server ends what it had when it reads a mark, and repeats it.
+// it reads before the mark with the name that it sent last. The server ends what it had when it reads a mark, and repeats it;
+// it sends zeros when it has ended the connection itself.
 package link
 
 import (
+	"io"
 	"net"
 	"time"
 )
@@ -115,7 +117,9 @@ type sender struct {
 	done chan struct{}
 }
 
-func send(s Stream, pipe net.Conn) *sender {
+// send begins a sender. Farewell, if any, is sent when the connection was closed at the end that was given out, so that the other
+// side learns of it.
+func send(s Stream, pipe net.Conn, farewell []byte) *sender {
 	w := &sender{pipe: pipe, done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
@@ -128,6 +132,9 @@ func send(s Stream, pipe net.Conn) *sender {
 					pipe.Close()
 					return
 				}
+			}
+			if err == io.EOF {
+				s.Write(farewell) // what cannot be said is found out by the next who writes
 			}
 			if err != nil {
 				return

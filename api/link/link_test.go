@@ -187,6 +187,28 @@ func TestServerThatBeginsAnewEndsTheConnection(t *testing.T) {
 	want(t, conn, []byte("x"))
 }
 
+// A server that ends a connection, as HTTP servers do with idle ones, is not waited for until something is said to it.
+func TestServerEndsTheConnection(t *testing.T) {
+	c := newCable(t)
+	l := Listen(c.server)
+	t.Cleanup(func() { l.Close() })
+	for range 2 {
+		go func() {
+			if conn, err := l.Accept(); err == nil {
+				conn.Write([]byte("bye\n"))
+				conn.Close()
+			}
+		}()
+		conn, err := Dial(t.Context(), c.plug(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(conn); err != nil || string(b) != "bye\n" {
+			t.Fatalf("read %q, %v; want all and the end", b, err)
+		}
+	}
+}
+
 // muted is a stream whose reader is gone after ctx.
 type muted struct {
 	Stream

@@ -113,7 +113,7 @@ func (l *Listener) begin(n name) error {
 	theirs, ours := net.Pipe()
 	select {
 	case l.accept <- theirs:
-		l.out = send(l.stream, ours)
+		l.out = send(l.stream, ours, appendMark(nil, name{}))
 	case <-l.done:
 	}
 	return nil
