@@ -26,10 +26,10 @@ import (
 )
 
 // TestPowerCutsInAnUpdate records what a box writes through an update that stays, takes the power away at some moments, and
-// looks at the disks that are left.
+// looks at the disks that are left; one of them is booted.
 func TestPowerCutsInAnUpdate(t *testing.T) {
 	r := recordUpdates(t, false)
-	r.cut(t, 6, 0)
+	r.cut(t, 12, 1)
 }
 
 // TestManyPowerCutsInUpdates does so through one that stays and one that is undone, and boots some of the disks.
@@ -188,7 +188,7 @@ func (r *updates) cut(t *testing.T, count, boots int) {
 	var moments []moment
 	for i := range count {
 		ph := r.phases[i%len(r.phases)]
-		moments = append(moments, moment{ph.name, ph.from + random.IntN(max(1, ph.to-ph.from)), i < boots})
+		moments = append(moments, moment{ph.name, ph.from + random.IntN(max(1, ph.to-ph.from)), i >= count-boots})
 	}
 	slices.SortFunc(moments, func(a, b moment) int { return a.flush - b.flush })
 	for _, m := range moments {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"allotment/api"
+	"allotment/image"
 )
 
 // testTroubledServer offers a good release from a server that fails in every way that we know of. The box goes on as it was
@@ -109,8 +110,9 @@ func (c *club) deferUpdates(t *testing.T) {
 }
 
 // testWrongClock moves the box's clock to where no metadata hold any more, and to long before any were made. Neither
-// does harm: when the clock is right again, so is all.
+// does harm: when the clock is right again, the release that was offered is ready to be tried.
 func testWrongClock(t *testing.T, p *publisher, c *club) {
+	c.deferUpdates(t)
 	now := time.Now()
 	for _, year := range []int{2050, 1970} {
 		by := now.Sub(time.Date(year, 1, 2, 0, 0, 0, 0, time.UTC))
@@ -118,7 +120,7 @@ func testWrongClock(t *testing.T, p *publisher, c *club) {
 			t.Fatal(err)
 		}
 		c.ask(t, p, c.API().CheckUpdate)
-		if u := c.awaitUpdate(t, "failed", "ready"); u.Running != firstVersion || year == 2050 && u.State != "failed" {
+		if u := c.awaitUpdate(t, "idle", "failed", "ready"); u.Running != firstVersion || year == 2050 && u.State != "failed" {
 			t.Errorf("in %d the box says %+v", year, u)
 		}
 		if err := c.API().MoveClock(t.Context(), by); err != nil {
@@ -126,13 +128,17 @@ func testWrongClock(t *testing.T, p *publisher, c *club) {
 		}
 	}
 	c.ask(t, p, c.API().CheckUpdate)
-	if u := c.awaitUpdate(t, "ready"); u.Offered != goodVersion {
+	if u := c.awaitUpdate(t, "idle", "failed", "ready"); u.State != "ready" || u.Offered != fullVersion {
 		t.Errorf("with the right clock again the box says %+v", u)
 	}
 }
 
+// fullVersion is a release that finds no room at first.
+const fullVersion image.Version = "2026.11.10"
+
 // testNoRoom fills the state partition as far as a member can, and offers a release.
 func testNoRoom(t *testing.T, p *publisher, c *club) {
+	c.deferUpdates(t)
 	c.python(t, `import os
 for folder in "/var/lib/radicale", "/var/cache/radicale":
     f = os.open(folder + "/filling", os.O_CREAT | os.O_WRONLY)
@@ -144,9 +150,9 @@ for folder in "/var/lib/radicale", "/var/cache/radicale":
         except OSError:
             step //= 2
     print(folder, size >> 20)`)
-	p.publish(t, "2026.11.10", withNewFormat)
+	p.publish(t, fullVersion, withNewFormat)
 	c.ask(t, p, c.API().CheckUpdate)
-	if u := c.awaitUpdate(t, "failed", "ready"); u.State != "failed" || !strings.Contains(u.Reason, "MiB are missing") {
+	if u := c.awaitUpdate(t, "idle", "failed", "ready"); u.State != "failed" || !strings.Contains(u.Reason, "MiB are missing") {
 		t.Errorf("the box says %+v", u)
 	}
 	c.python(t, `import os
