@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"regexp"
 	"slices"
 	"testing"
@@ -76,6 +77,9 @@ func testUpdates(t *testing.T, o vm.Options, modules ...string) {
 	}
 	c.mustHaveMigrated(t, true)
 	c.mustNotTryAgain(t)
+	if os.Getenv("ALLOT_FULL") != "" {
+		c.logDowntime(t)
+	}
 }
 
 // install boots the first release of a publisher's and makes members.
