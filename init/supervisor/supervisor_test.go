@@ -303,6 +303,21 @@ func TestServiceThatEndsIsStartedAgain(t *testing.T) {
 	}
 }
 
+// A service that ends before it was ready is not said to have been killed for that.
+func TestCheckOfServiceThatEnds(t *testing.T) {
+	children := reaper.New()
+	defer children.Close()
+	p, err := children.Start(reaper.Spec{Path: "/bin/true"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Supervisor{events: make(chan any, 1)}
+	s.check(t.Context(), &unit{job: &programJob{unready: make(chan struct{})}}, p)
+	if len(s.events) > 0 {
+		t.Errorf("told %+v", <-s.events)
+	}
+}
+
 // A service that answers no more is killed and started again, and the reason told.
 func TestServiceThatAnswersNoMore(t *testing.T) {
 	dead := make(chan error)

@@ -124,9 +124,9 @@ func (s *Supervisor) perform(ctx context.Context, u *unit, a action) {
 		if err := u.job.reload(p); err != nil {
 			s.log.Warn("cannot make a service read its files again", "unit", u.name, "error", err)
 		}
-		go func() { s.send(eventChecked{u, p, whileItRuns(ctx, p, u.job.check)}) }()
+		go s.check(ctx, u, p)
 	case doCheck:
-		go func() { s.send(eventChecked{u, p, whileItRuns(ctx, p, u.job.check)}) }()
+		go s.check(ctx, u, p)
 	case doAskLive:
 		if u.asked == p {
 			return // since before a reload
@@ -168,6 +168,17 @@ func insist(j job, p *reaper.Process, limit time.Duration) {
 			return
 		}
 	}
+}
+
+// check reports whether a unit gets ready. Of a process that ends meanwhile only its end is worth telling.
+func (s *Supervisor) check(ctx context.Context, u *unit, p *reaper.Process) {
+	err := whileItRuns(ctx, p, u.job.check)
+	select {
+	case <-p.Done():
+		return
+	default:
+	}
+	s.send(eventChecked{u, p, err})
 }
 
 // whileItRuns calls f with a context that ends with the process.
