@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -64,7 +65,7 @@ func bootImage(t *testing.T, path string, o vm.Options) *vm.VM {
 	root := toolRoot(t)
 	o.Dir = t.TempDir()
 	o.Tools = root.With(filepath.Dir(path), o.Dir)
-	o.Disk, o.DiskSize = path, diskSize
+	o.Disk, o.DiskSize = path, cmp.Or(o.DiskSize, diskSize)
 	if o.Firmware == "" && o.Arch.BootsBIOS() {
 		o.Firmware = vm.BIOS // which is up sooner
 	}

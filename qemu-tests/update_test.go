@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
@@ -87,7 +88,7 @@ func (p *publisher) install(t *testing.T, o vm.Options) *club {
 	t.Helper()
 	path := p.build(t, firstVersion, nil)
 	p.offer(t, path) // so that there are deltas from it
-	o.Forward, o.Limit = []int{80, ldapPort, 5222}, vm.Patience(45*time.Minute)
+	o.Forward, o.Limit = []int{80, ldapPort, 5222}, cmp.Or(o.Limit, vm.Patience(45*time.Minute))
 	m := bootImage(t, path, o)
 	return &club{m, accounts(t, m, 5)}
 }

@@ -35,7 +35,8 @@ type failure struct {
 func TestUpdateFailures(t *testing.T) {
 	full(t)
 	p := newPublisher(t, image.AMD64, "directory", "calendar")
-	c := p.install(t, vm.Options{Arch: image.AMD64, Firmware: vm.BIOS, Limit: vm.Patience(3 * time.Hour)})
+	c := p.install(t, vm.Options{Arch: image.AMD64, Firmware: vm.BIOS, DiskSize: 3584 << 20, // small enough to be filled
+		Limit: vm.Patience(3 * time.Hour)})
 	defer showLogs(t, c.VM)
 	again := fillClub(t, c)
 	t.Run("server in trouble", func(t *testing.T) { testTroubledServer(t, p, c) })

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -109,18 +110,21 @@ func (c *club) deferUpdates(t *testing.T) {
 	}
 }
 
-// testWrongClock moves the box's clock to where no metadata hold any more, and to long before any were made. Neither
-// does harm: when the clock is right again, the release that was offered is ready to be tried.
+// testWrongClock moves the box's clock to where no metadata hold any more, and to long before any were made, and has the
+// updater begin there. Neither does harm: when the clock is right again, the release that was offered is ready to be tried.
 func testWrongClock(t *testing.T, p *publisher, c *club) {
 	c.deferUpdates(t)
 	now := time.Now()
-	for _, year := range []int{2050, 1970} {
+	for year, want := range map[int]string{2050: "expired", 1970: ""} {
+		c.pause(t, true) // a clock that jumps ends what was deferred
 		by := now.Sub(time.Date(year, 1, 2, 0, 0, 0, 0, time.UTC))
 		if err := c.API().MoveClock(t.Context(), -by); err != nil {
 			t.Fatal(err)
 		}
+		c.killUpdater(t)
+		c.pause(t, false)
 		c.ask(t, p, c.API().CheckUpdate)
-		if u := c.awaitUpdate(t, "idle", "failed", "ready"); u.Running != firstVersion || year == 2050 && u.State != "failed" {
+		if u := c.awaitUpdate(t, "idle", "failed", "ready"); !strings.Contains(u.Reason, want) || want != "" && u.State != "failed" {
 			t.Errorf("in %d the box says %+v", year, u)
 		}
 		if err := c.API().MoveClock(t.Context(), by); err != nil {
@@ -128,8 +132,32 @@ func testWrongClock(t *testing.T, p *publisher, c *club) {
 		}
 	}
 	c.ask(t, p, c.API().CheckUpdate)
-	if u := c.awaitUpdate(t, "idle", "failed", "ready"); u.State != "ready" || u.Offered != fullVersion {
+	if u := c.awaitUpdate(t, "idle", "failed", "ready"); u.State != "ready" || u.Offered != fullVersion || u.Running != firstVersion {
 		t.Errorf("with the right clock again the box says %+v", u)
+	}
+}
+
+// pause lets officers pause updates, or resume them.
+func (c *club) pause(t *testing.T, paused bool) {
+	t.Helper()
+	if err := c.API().SetUpdatePolicy(t.Context(), api.UpdatePolicy{Paused: &paused}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// killUpdater ends the updater, which then begins anew and remembers nothing of what it was offered.
+func (c *club) killUpdater(t *testing.T) {
+	t.Helper()
+	all, err := c.API().Processes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(all, func(p api.Process) bool { return strings.Contains(p.Command, "allot-updater") })
+	if i < 0 {
+		t.Fatalf("no updater runs: %+v", all)
+	}
+	if err := c.API().Signal(t.Context(), all[i].PID, "SIGKILL"); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -140,16 +168,21 @@ const fullVersion image.Version = "2026.11.10"
 func testNoRoom(t *testing.T, p *publisher, c *club) {
 	c.deferUpdates(t)
 	c.python(t, `import os
+def free(folder):
+    v = os.statvfs(folder)
+    return v.f_bavail * v.f_frsize >> 20
 for folder in "/var/lib/radicale", "/var/cache/radicale":
     f = os.open(folder + "/filling", os.O_CREAT | os.O_WRONLY)
     size, step = 0, 256 << 20
     while step > 1 << 20:
         try:
+            if free(folder) - (step >> 20) < 70:
+                raise OSError
             os.posix_fallocate(f, size, step)
             size += step
         except OSError:
             step //= 2
-    print(folder, size >> 20)`)
+    print(folder, size >> 20, "MiB, of which are left", free(folder))`)
 	p.publish(t, fullVersion, withNewFormat)
 	c.ask(t, p, c.API().CheckUpdate)
 	if u := c.awaitUpdate(t, "idle", "failed", "ready"); u.State != "failed" || !strings.Contains(u.Reason, "MiB are missing") {
