@@ -99,7 +99,7 @@ func (c *caller) awaitAnswer(s Stream) ([]byte, error) {
 func (c *caller) isAnswer(n name) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.answered = c.answered || n == c.name
+	c.answered = c.answered || n == c.name && n != name{} // the server's zeros may come before there is a name
 	return c.answered
 }
 

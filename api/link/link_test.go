@@ -187,6 +187,17 @@ func TestServerThatBeginsAnewEndsTheConnection(t *testing.T) {
 	want(t, conn, []byte("x"))
 }
 
+// What a server says of itself when it begins is no answer, however soon it comes.
+func TestZerosAreNoAnswer(t *testing.T) {
+	var c caller
+	if c.isAnswer(name{}) {
+		t.Error("a client that has asked nothing takes zeros for an answer")
+	}
+	if n, _ := c.another(); !c.isAnswer(n) {
+		t.Error("the answer is none")
+	}
+}
+
 // A server that ends a connection, as HTTP servers do with idle ones, is not waited for until something is said to it.
 func TestServerEndsTheConnection(t *testing.T) {
 	c := newCable(t)
