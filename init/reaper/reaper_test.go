@@ -212,7 +212,13 @@ func TestHowAnOrphanEnded(t *testing.T) {
 func TestOrphanThatWasReapedBefore(t *testing.T) {
 	r := New()
 	defer r.Close()
-	pid := orphan(t, r, nil, "exit 3")
+	in, hold, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	pid := orphan(t, r, in, "read line; exit 3")
+	hold.Close() // not before its parent has ended, which could reap it
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
 		if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); os.IsNotExist(err) {
 			break
