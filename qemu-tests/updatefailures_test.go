@@ -40,7 +40,7 @@ func TestUpdateFailures(t *testing.T) {
 	defer showLogs(t, c.VM)
 	again := fillClub(t, c)
 	t.Run("server in trouble", func(t *testing.T) { testTroubledServer(t, p, c) })
-	t.Run("no room", func(t *testing.T) { testNoRoom(t, p, c) })
+	t.Run("little room", func(t *testing.T) { testLittleRoom(t, p, c) })
 	t.Run("wrong clock", func(t *testing.T) { testWrongClock(t, p, c) })
 	for i, f := range failures(t, p) {
 		t.Run(f.name, func(t *testing.T) {
