@@ -28,6 +28,7 @@ Written by %[1]smake bench-sandbox%[1]s on %[2]s. The same programs (nginx, PHP,
 the same configuration and data, answer requests from outside: once as modules of a box, once as plain services of a Debian 13 with
 systemd and no firewall. Both are equal emulated machines (QEMU, TCG, one CPU, %[3]d MiB of memory) with the same kernel and btrfs. They
 are measured in turn, %[4]d rounds, while the other one stands still; medians count. Host: %[5]d CPUs; load averages: %[6]s.
+The box's volumes are compressed and have quotas, the peer's files have neither, which is part of what archived messages cost.
 
 Instructions are the guest's own (-icount), which other work of the host hardly changes; those that the machine does at rest in the same
 time are taken off. CPU is that of the QEMU process and all that the guest does meanwhile. Ratios are sandbox to native throughput, so
