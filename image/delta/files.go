@@ -4,8 +4,6 @@ import (
 	"io"
 	"os"
 
-	"golang.org/x/sys/unix"
-
 	"allotment/image"
 )
 
@@ -43,17 +41,5 @@ type output struct {
 
 func (o output) Done() error { return o.files.Finish(o.part, o.File) }
 
-// Clone has the file system share storage between two files (FICLONERANGE, ioctl_ficlonerange(2)).
-func (o output) Clone(off int64, from image.Digest, fromOff, n int64) bool {
-	src, ok := o.files.Open[from]
-	return ok && CloneRange(o.File, off, src, fromOff, n)
-}
-
-// CloneRange has the file system share n bytes of from's storage with to, and tells whether it did. Offsets and n must be
-// multiples of the file system's blocks.
-func CloneRange(to *os.File, off int64, from *os.File, fromOff, n int64) bool {
-	err := unix.IoctlFileCloneRange(int(to.Fd()), &unix.FileCloneRange{
-		Src_fd: int64(from.Fd()), Src_offset: uint64(fromOff), Src_length: uint64(n), Dest_offset: uint64(off),
-	})
-	return err == nil
-}
+// Clone implements Output: nothing is shared, all is copied.
+func (output) Clone(int64, image.Digest, int64, int64) bool { return false }
