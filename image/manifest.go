@@ -1,5 +1,11 @@
 package image
 
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+)
+
 // ManifestPath is where the manifest lies in the verified root.
 const ManifestPath = "/usr/lib/allotment/manifest.json"
 
@@ -26,6 +32,22 @@ type Manifest struct {
 	Organisation Organisation              `json:"organisation"`        // until its officers say otherwise
 	Settings     map[string]map[string]any `json:"settings,omitempty"`  // of modules, by their names: where not the defaults
 	Developer    bool                      `json:"developer,omitempty"` // the api lets a developer do as he likes; see docs/formats/api.md
+}
+
+// ReadManifest reads the manifest at path, and refuses one of another format than this code knows.
+func ReadManifest(path string) (*Manifest, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the manifest: %w", err)
+	}
+	m := &Manifest{}
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("cannot read the manifest %q: %w", path, err)
+	}
+	if m.Format != ManifestFormat {
+		return nil, fmt.Errorf("cannot use the manifest %q: its format is %d, not %d", path, m.Format, ManifestFormat)
+	}
+	return m, nil
 }
 
 // Layer is one EROFS file of the module store.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -57,7 +56,7 @@ func run(screen *console.Console) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	manifest, err := readManifest(image.ManifestPath)
+	manifest, err := image.ReadManifest(image.ManifestPath)
 	if err != nil {
 		return 0, err
 	}
@@ -127,21 +126,6 @@ func serve(ctx context.Context, box *supervisor.Box, log *supervisor.Log) error 
 	}
 	server.Listen(ctx, runDir+"/api.sock", log.Logger())
 	return nil
-}
-
-func readManifest(path string) (*image.Manifest, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the manifest: %w", err)
-	}
-	m := &image.Manifest{}
-	if err := json.Unmarshal(b, m); err != nil {
-		return nil, fmt.Errorf("cannot read the manifest %q: %w", path, err)
-	}
-	if m.Format != image.ManifestFormat {
-		return nil, fmt.Errorf("cannot use the manifest %q: its format is %d, not %d", path, m.Format, image.ManifestFormat)
-	}
-	return m, nil
 }
 
 // protectFromOOM makes the kernel take any other process before this one when memory runs out.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"os"
@@ -55,7 +54,7 @@ func run(path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	m, err := readManifest(c.Manifest)
+	m, err := image.ReadManifest(c.Manifest)
 	if err != nil {
 		return err
 	}
@@ -112,18 +111,6 @@ func sources(m *image.Manifest) func(schedule.Policy) fetch.Source {
 		}
 		return servers
 	}
-}
-
-func readManifest(path string) (*image.Manifest, error) {
-	var m image.Manifest
-	b, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(b, &m)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the manifest %q: %w", path, err)
-	}
-	return &m, nil
 }
 
 // location is the organisation's time zone.
