@@ -92,9 +92,14 @@ func Modprobe(args []string) int {
 	}
 	loader, err := kmod.Open()
 	if err != nil {
+		logf("cannot load what the kernel asks for: %v", err)
 		return 1
 	}
-	if len(loader.Index().Find(args[2])) == 0 || loader.LoadAll(args[2]) != nil {
+	if len(loader.Index().Find(args[2])) == 0 { // it asks for much that nobody has
+		return 1
+	}
+	if err := loader.LoadAll(args[2]); err != nil {
+		logf("%v", err)
 		return 1
 	}
 	return 0

@@ -78,6 +78,9 @@ func startDrivers() error {
 	if err != nil {
 		return err
 	}
+	if err := loader.LoadAll("overlay"); err != nil { // every container wants it, and some at the same moment
+		return err
+	}
 	go func() {
 		defer resetOnPanic("modules")
 		loadDrivers(loader, uevent.Modaliases("/sys/devices")...)

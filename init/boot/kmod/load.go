@@ -85,8 +85,14 @@ func insert(file string) error {
 		return err
 	}
 	defer f.Close()
-	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && err != unix.EEXIST {
+	for {
+		err := unix.FinitModule(int(f.Fd()), "", 0)
+		if err == unix.EINTR { // it waited for another loader of the same file, and a signal of Go's runtime came
+			continue
+		}
+		if err == unix.EEXIST {
+			return nil
+		}
 		return err
 	}
-	return nil
 }
