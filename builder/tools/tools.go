@@ -60,6 +60,11 @@ func OpenRegistry(ctx context.Context, c cache.Dir, f Fetcher, to progress.Repor
 	return open(ctx, c, f, to, "registry")
 }
 
+// OpenBrowser returns the tool root that holds a headless Chromium, for tests of the portal's pages.
+func OpenBrowser(ctx context.Context, c cache.Dir, f Fetcher, to progress.Reporter) (*Root, error) {
+	return open(ctx, c, f, to, "browser")
+}
+
 // Lock returns the tool root's lock, for the build record.
 func Lock() (*lock.Lock, error) { return lock.Parse("builder/tools/tools.lock", lockFile) }
 

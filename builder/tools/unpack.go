@@ -17,6 +17,7 @@ import (
 
 	"allotment/builder/deb"
 	"allotment/builder/lock"
+	"allotment/builder/npm"
 	"allotment/internal/progress"
 )
 
@@ -76,8 +77,15 @@ func unpack(ctx context.Context, dir string, packages []lock.Package, debs []str
 	return group.Wait()
 }
 
-// unpackOne unpacks the package at path.
+// unpackOne unpacks the package at path, Debian's or the npm registry's.
 func unpackOne(ctx context.Context, root *os.Root, path string) error {
+	is, err := npm.Is(path)
+	switch {
+	case err != nil:
+		return err
+	case is:
+		return unpackNPM(ctx, root, path)
+	}
 	p, err := deb.Open(path)
 	if err != nil {
 		return err
@@ -89,6 +97,22 @@ func unpackOne(ctx context.Context, root *os.Root, path string) error {
 	}
 	defer data.Close()
 	if err := extract(ctx, root, tar.NewReader(data)); err != nil {
+		return fmt.Errorf("cannot unpack %q: %w", path, err)
+	}
+	return nil
+}
+
+func unpackNPM(ctx context.Context, root *os.Root, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var data bytes.Buffer // some megabytes at most: these are files for browsers
+	if err := npm.WriteTar(ctx, f, &data); err != nil {
+		return err
+	}
+	if err := extract(ctx, root, tar.NewReader(&data)); err != nil {
 		return fmt.Errorf("cannot unpack %q: %w", path, err)
 	}
 	return nil

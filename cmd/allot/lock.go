@@ -95,7 +95,7 @@ func lockTools(cmd *cobra.Command, c *common) error {
 	if err != nil {
 		return err
 	}
-	trees, err := profile.ReadTrees(string(source), "tools", "solver", "check", "registry")
+	trees, err := profile.ReadTrees(string(source), "tools", "solver", "check", "registry", "browser")
 	if err != nil {
 		return err
 	}
