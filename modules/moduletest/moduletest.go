@@ -42,7 +42,7 @@ var Organisation = image.Organisation{Name: "Garden Club Ashwell", Domain: "ashw
 
 // Box is modules that know each other as on one box.
 type Box struct {
-	t       *testing.T
+	t       testing.TB
 	source  string
 	specs   map[string]*profile.ModuleSpec
 	plan    *plan.Plan
@@ -50,7 +50,7 @@ type Box struct {
 }
 
 // New plans the named modules of this source folder together, and makes their secrets.
-func New(t *testing.T, names ...string) *Box {
+func New(t testing.TB, names ...string) *Box {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("runs real programs: not in -short mode")
@@ -104,7 +104,7 @@ func (b *Box) Repair(module, name string) image.Repair {
 
 // Module is a module's unpacked tree with its rendered files.
 type Module struct {
-	t    *testing.T
+	t    testing.TB
 	box  *Box
 	root string
 	decl *image.Module
@@ -231,7 +231,7 @@ func (m *Module) Start(address string, args ...string) (stop func()) {
 }
 
 // FreeAddress is an address of the host that nothing listens at.
-func FreeAddress(t *testing.T) string {
+func FreeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -341,7 +341,7 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
