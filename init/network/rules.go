@@ -17,6 +17,7 @@ import (
 // Rules says who may talk to whom; see docs/formats/network.md.
 type Rules struct {
 	Ports   []uint16       // TCP ports of the host that are open to the outside: the gateway's
+	UDP     []uint16       // UDP ports of the gateway
 	Modules []*plan.Module // that are switched on; all others reach nothing and nobody
 	Closed  bool           // nothing comes in from outside or goes there: a release on trial serves nobody and sends nothing
 }
@@ -76,7 +77,7 @@ func chains(r Rules) []chain {
 		internetChain(),
 		lanChain(),
 		forwardChain(r),
-		outputChain(r.Modules),
+		outputChain(r),
 		masqueradeChain(),
 	}
 }
@@ -114,9 +115,7 @@ func namesChain() chain {
 func redirectChain(r Rules) chain {
 	c := chain{name: "redirect", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, priority: nftables.ChainPriorityNATDest}
 	c.add("modules connect by names inside", accept, from(moduleLinks))
-	for _, p := range r.Ports {
-		c.add("a port of the host", accept, protocol(unix.IPPROTO_TCP), toPort(p))
-	}
+	c.ports(r)
 	if r.Closed {
 		return c
 	}
@@ -159,10 +158,18 @@ func outsideChain(r Rules) chain {
 	if r.Closed {
 		return c
 	}
+	c.ports(r)
+	return c
+}
+
+// ports accepts what is meant for the gateway.
+func (c *chain) ports(r Rules) {
 	for _, p := range r.Ports {
 		c.add("a port of the host", accept, protocol(unix.IPPROTO_TCP), toPort(p))
 	}
-	return c
+	for _, p := range r.UDP {
+		c.add("a port of the host", accept, protocol(unix.IPPROTO_UDP), toPort(p))
+	}
 }
 
 // hostChain is what the host takes in from modules: names, and the gateway from those that log in with OpenID Connect, for
@@ -260,25 +267,56 @@ func (c *chain) egress(m *plan.Module) {
 	}
 }
 
-// outputChain lets the host's two programs that speak with strangers reach no more than they are for. Their answers, and all
+// What the host's programs may ask of strangers: the gateway those who issue certificates, the portal mail relays and those
+// who issue certificates for the organisation's names.
+var (
+	gatewayPorts = []uint16{443}
+	portalPorts  = []uint16{25, 465, 587, 443}
+)
+
+// outputChain lets the host's programs that speak with strangers reach no more than they are for. Their answers, and all
 // that other programs of the host send, pass.
-func outputChain(modules []*plan.Module) chain {
+func outputChain(r Rules) chain {
 	c := chain{name: "output", kind: nftables.ChainTypeFilter, hook: nftables.ChainHookOutput, priority: nftables.ChainPriorityFilter}
 	c.add("answers", accept, connection(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED))
-	for _, m := range modules {
-		if m.HTTP == nil {
-			continue
-		}
+	for _, m := range r.Modules {
 		for _, a := range addrs(m) {
-			c.add("the gateway to "+m.Name, accept, by(plan.GatewayID), destination(a), protocol(unix.IPPROTO_TCP), toPort(uint16(m.HTTP.Port)))
+			if m.HTTP != nil {
+				c.add("the gateway to "+m.Name, accept, by(plan.GatewayID), destination(a), protocol(unix.IPPROTO_TCP), toPort(uint16(m.HTTP.Port)))
+			}
+			if m.Name == plan.Directory {
+				c.add("the portal to the directory", accept, by(plan.PortalID), destination(a), protocol(unix.IPPROTO_TCP), toPort(plan.LDAPPort))
+			}
 		}
 	}
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		c.add("the resolver to others", accept, by(plan.ResolverID), protocol(p), toPort(dnsPort))
 	}
+	c.strangers("the gateway", plan.GatewayID, r.Closed, gatewayPorts)
+	c.strangers("the portal", plan.PortalID, r.Closed, portalPorts)
 	c.refuse("nothing else by the gateway", by(plan.GatewayID))
+	c.refuse("nothing else by the portal", by(plan.PortalID))
 	c.refuse("nothing else by the resolver", by(plan.ResolverID))
 	return c
+}
+
+// strangers accepts what a program of the host sends to ports outside, and its questions for names. Modules, the host itself
+// and the clouds' metadata services, some of which are resolvers as well, are not outside.
+func (c *chain) strangers(who string, user uint32, closed bool, ports []uint16) {
+	if closed {
+		return
+	}
+	c.refuse(who+" to a module", by(user), to(moduleLinks))
+	c.refuse(who+" to the host", by(user), to("lo"))
+	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+		c.add("names for "+who, accept, by(user), protocol(p), toPort(dnsPort))
+	}
+	for _, n := range metadata {
+		c.refuse(who+" to a metadata service", by(user), destination(n))
+	}
+	for _, p := range ports {
+		c.add(who+" to others", accept, by(user), protocol(unix.IPPROTO_TCP), toPort(p))
+	}
 }
 
 // masqueradeChain gives what modules send outside the host's address. What comes from outside keeps its own.

@@ -47,7 +47,7 @@ func newTown(t *testing.T) *town {
 	}
 	mail.Declared = &image.Module{SSO: "oidc", Egress: []image.Egress{{To: "lan", Ports: []int{443}}}}
 	off.Peers, off.Declared = web.Peers, web.Declared
-	v := &town{rules: Rules{Ports: []uint16{80}, Modules: []*plan.Module{web, directory, mail}}, nets: map[string]otherNetwork{}}
+	v := &town{rules: Rules{Ports: []uint16{80}, UDP: []uint16{443}, Modules: []*plan.Module{web, directory, mail}}, nets: map[string]otherNetwork{}}
 	dir := t.TempDir()
 	for _, m := range append(v.rules.Modules, off) {
 		path, err := Module(m, dir)
@@ -99,7 +99,7 @@ func (v *town) streets() error {
 }
 
 // hostUsers are programs of the host that do not run as root.
-var hostUsers = map[string]uintptr{"gateway": plan.GatewayID, "resolver": plan.ResolverID}
+var hostUsers = map[string]uintptr{"gateway": plan.GatewayID, "resolver": plan.ResolverID, "portal": plan.PortalID}
 
 func isRealRoot() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
@@ -261,11 +261,18 @@ func TestRulesLetThrough(t *testing.T) {
 		{who: "host", to: web, port: 80, seen: hostInside},
 		{who: "host", to: internet, port: 443, seen: hostUplink},
 		{who: "gateway", to: web, port: 80, seen: hostInside},
+		{who: "gateway", to: internet, port: 443, seen: hostUplink},
+		{who: "gateway", to: lan, port: 53, network: "udp", seen: hostUplink},
+		{who: "portal", to: directory, port: 389, seen: hostInside},
+		{who: "portal", to: internet, port: 25, seen: hostUplink},
+		{who: "portal", to: lan, port: 443, seen: hostUplink},
+		{who: "portal", to: "169.254.169.254", port: 53, network: "udp", seen: "192.168.77.2"},
 		{who: "resolver", to: internet, port: 53, seen: hostUplink},
 		{who: "resolver", to: lan, port: 53, network: "udp", seen: hostUplink},
 		{who: "outside", source: internet, to: hostUplink, port: 25, seen: internet},
 		{who: "outside", source: lan, to: hostUplink, port: 5222, seen: lan},
 		{who: "outside", source: internet, to: hostUplink, port: 80, seen: internet},
+		{who: "outside", source: internet, to: hostUplink, port: 443, network: "udp", seen: internet},
 	} {
 		a.each(func(to, source, want string) {
 			if seen, err := v.try(t, a, to, source, patience); err != nil || seen != want {
@@ -304,11 +311,21 @@ func TestRulesRefuse(t *testing.T) {
 		{who: "web", to: hostUplink, port: 443, opens: noInput},
 		{who: "mail", to: hostUplink, port: 80, opens: noInput},
 		{who: "web", to: hostUplink, port: 53, network: "udp", opens: noInput},
-		{who: "gateway", to: web, port: 25, opens: "nothing else by the gateway"},
-		{who: "gateway", to: directory, port: 389, opens: "nothing else by the gateway"},
-		{who: "gateway", to: internet, port: 443, opens: "nothing else by the gateway"},
-		{who: "gateway", to: hostInside, port: 9000, opens: "nothing else by the gateway"},
-		{who: "gateway", to: hostInside, port: 53, network: "udp", opens: "nothing else by the gateway"},
+		{who: "gateway", to: web, port: 25, opens: "the gateway to a module,nothing else by the gateway"},
+		{who: "gateway", to: directory, port: 389, opens: "the gateway to a module,nothing else by the gateway"},
+		{who: "gateway", to: internet, port: 25, opens: "nothing else by the gateway"},
+		{who: "gateway", to: mail, port: 443, opens: "the gateway to a module"},
+		{who: "gateway", to: hostInside, port: 443, opens: "the gateway to the host"},
+		{who: "gateway", to: metadataAt, port: 443, opens: "the gateway to a metadata service"},
+		{who: "portal", to: web, port: 80, opens: "the portal to a module,nothing else by the portal"},
+		{who: "portal", to: directory, port: 25, opens: "the portal to a module"},
+		{who: "portal", to: mail, port: 389, opens: "the portal to a module,nothing else by the portal"},
+		{who: "portal", to: hostInside, port: 443, opens: "the portal to the host"},
+		{who: "portal", to: metadataAt, port: 443, opens: "the portal to a metadata service"},
+		{who: "portal", to: internet, port: 80, opens: "nothing else by the portal"},
+		{who: "portal", to: lan, port: 9000, network: "udp", opens: "nothing else by the portal"},
+		{who: "gateway", to: hostInside, port: 9000, opens: "the gateway to the host,nothing else by the gateway"},
+		{who: "gateway", to: hostInside, port: 53, network: "udp", opens: "the gateway to the host,nothing else by the gateway"},
 		{who: "resolver", to: web, port: 80, opens: "nothing else by the resolver"},
 		{who: "resolver", to: internet, port: 443, opens: "nothing else by the resolver"},
 		{who: "outside", source: internet, to: hostUplink, port: 9000, opens: "policy of input"},
@@ -396,8 +413,12 @@ func TestRulesOfOfferedPorts(t *testing.T) {
 // Nothing leaves by a module while a release is on trial, but modules reach each other.
 func TestRulesOfTrial(t *testing.T) {
 	v := newTown(t)
-	out := attempt{who: "web", to: internet, port: 443}
-	inside := attempt{who: "web", to: directory, port: 389}
+	outwards := []attempt{{who: "web", to: internet, port: 443}}
+	inwards := []attempt{{who: "web", to: directory, port: 389}}
+	if isRealRoot() { // or each would do nothing, and so reach it
+		outwards = append(outwards, attempt{who: "portal", to: internet, port: 25}, attempt{who: "gateway", to: internet, port: 443})
+		inwards = append(inwards, attempt{who: "portal", to: directory, port: 389}, attempt{who: "gateway", to: web, port: 80})
+	}
 	reaches := func(a attempt) (all bool) {
 		t.Helper()
 		all = true
@@ -413,11 +434,15 @@ func TestRulesOfTrial(t *testing.T) {
 		if err := SetRules(rules); err != nil {
 			t.Fatal(err)
 		}
-		if reaches(out) == closed {
-			t.Errorf("closed %t: the internet is reached: %t", closed, !closed)
+		for _, a := range outwards {
+			if reaches(a) == closed {
+				t.Errorf("closed %t: %s reaches the internet: %t", closed, a.who, !closed)
+			}
 		}
-		if !reaches(inside) {
-			t.Errorf("closed %t: the peer is not reached", closed)
+		for _, a := range inwards {
+			if !reaches(a) {
+				t.Errorf("closed %t: %s does not reach %s", closed, a.who, a.to)
+			}
 		}
 	}
 }

@@ -21,6 +21,8 @@ func newModule(index int, m *image.Module) (*Module, error) {
 	switch {
 	case !nameForm.MatchString(m.Name):
 		return nil, errName
+	case m.Name == Gateway || m.Name == Portal:
+		return nil, errors.New("this name is the box's own")
 	case len(m.Layers) == 0:
 		return nil, errors.New("it has no layer")
 	case m.Memory.Max <= 0:

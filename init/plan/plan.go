@@ -47,6 +47,13 @@ const (
 const (
 	GatewayID  = 901
 	ResolverID = 902
+	PortalID   = 903
+)
+
+// Folders of volumes that are the gateway's and the portal's own; no module has these names.
+const (
+	Gateway = "gateway"
+	Portal  = "portal"
 )
 
 // The host's addresses in the box's own network, which it shares with the modules.
