@@ -28,8 +28,28 @@ type Health struct {
 
 // Config is what the supervisor tells the gateway; see docs/formats/gateway.md.
 type Config struct {
-	Routes []Route `json:"routes"`
+	Routes      []Route             `json:"routes"`
+	Names       []string            `json:"names,omitempty"`        // host names and addresses of the box, for certificates
+	Portal      string              `json:"portal,omitempty"`       // unix:PATH of the portal's socket; empty: there is none
+	PortalHost  string              `json:"portal_host,omitempty"`  // the portal's own host name; empty: it has none yet
+	Data        string              `json:"data,omitempty"`         // folder for keys and certificates; empty: no TLS
+	ModuleNames map[string][]string `json:"module_names,omitempty"` // module: the names of its certificate in Data/modules
+	ACME        ACME                `json:"acme,omitzero"`
+	DNS         []string            `json:"dns,omitempty"` // addresses of name servers, by which ACME.Directory is found
 }
+
+// ACME says who issues publicly trusted certificates (RFC 8555).
+type ACME struct {
+	Directory string `json:"directory,omitempty"` // URL; empty: nobody does
+	Email     string `json:"email,omitempty"`     // of the account; may be empty
+	Root      string `json:"root,omitempty"`      // PEM file to trust for Directory instead of the usual ones, for tests
+}
+
+// How a module is told who a visitor is; see Route.SSO.
+const (
+	SSOHeader = "header" // by X-Remote-User and its kind
+	SSOBasic  = "basic"  // by Authorization: Basic with an app password, unless the client sends its own
+)
 
 // Digest is the SHA-256 of the configuration in hex digits. The gateway answers it at HealthPath.
 func (c Config) Digest() string {
@@ -43,11 +63,14 @@ func (c Config) Digest() string {
 
 // Route leads requests below a path to a module.
 type Route struct {
-	Path   string `json:"path"`   // prefix by whole path elements; "/" fits all
-	Title  string `json:"title"`  // of the module, for people
-	Target string `json:"target"` // URL of scheme http without a path
-	Ready  bool   `json:"ready"`  // false: visitors are told to wait, and nothing is forwarded
-	Strip  bool   `json:"strip"`  // the module gets paths without the prefix, and the prefix as X-Script-Name
+	Hosts  []string `json:"hosts,omitempty"`  // host names that it is for; empty: every name of the box but the portal's
+	Path   string   `json:"path"`             // prefix by whole path elements; "/" fits all
+	Title  string   `json:"title"`            // of the module, for people
+	Target string   `json:"target"`           // URL of scheme http without a path
+	Ready  bool     `json:"ready"`            // false: visitors are told to wait, and nothing is forwarded
+	Strip  bool     `json:"strip"`            // the module gets paths without the prefix, and the prefix as X-Script-Name
+	Module string   `json:"module,omitempty"` // its name
+	SSO    string   `json:"sso,omitempty"`    // SSOHeader, SSOBasic, or anything else: the module is told nothing
 }
 
 // Routes are those of one module's web endpoint at target.
