@@ -354,6 +354,9 @@ func (c *Client) do(ctx context.Context, method, path string, query url.Values, 
 	if err != nil {
 		return nil, err
 	}
+	if actor := Actor(ctx); actor != "" {
+		r.Header.Set(ActorHeader, url.QueryEscape(actor))
+	}
 	answer, err := c.http.Do(r)
 	if err != nil {
 		var u *url.Error

@@ -54,6 +54,9 @@ type Module struct {
 	IPv6       string       `json:"ipv6"`
 	Path       string       `json:"path,omitempty"` // URL prefix behind the gateway
 	Ports      []image.Port `json:"ports,omitempty"`
+	Memory     image.Memory `json:"memory"`          // MiB that it was measured or is allowed to use
+	Quota      int64        `json:"quota,omitempty"` // bytes of disk that its volumes may have
+	Needs      []string     `json:"needs,omitempty"` // names of the modules that it does not work without
 	Services   []Service    `json:"services"`
 }
 

@@ -17,6 +17,7 @@ import (
 // caller as they are; others as api.Internal with their text. Streams end early when ctx ends or the caller breaks the
 // loop, and yield an error only as the last thing.
 type Box interface {
+	Machine
 	Info() api.Info
 	Health() api.Health
 	// Modules lists all modules, those that are off too, in the manifest's order.

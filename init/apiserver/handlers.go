@@ -50,6 +50,13 @@ func (s *Server) handlers() map[string]handler {
 		"POST /v1/modules/{module}/tasks/{kind}/{task}":        s.runTask,
 		"POST /v1/provision":                                   s.provision,
 
+		"GET /v1/network":        func(w http.ResponseWriter, _ *http.Request) error { return answer(w, s.config.Box.Network()) },
+		"POST /v1/power/restart": s.power(true),
+		"POST /v1/power/off":     s.power(false),
+		"GET /v1/claim":          func(w http.ResponseWriter, _ *http.Request) error { return answer(w, s.config.Box.Claim()) },
+		"POST /v1/claim/wrong":   s.claimWrong,
+		"POST /v1/claimed":       func(w http.ResponseWriter, r *http.Request) error { return done(w, s.config.Box.Claimed(r.Context())) },
+
 		"GET /v1/update":          s.update,
 		"GET /v1/update/history":  s.updateHistory,
 		"PATCH /v1/update/policy": s.patchUpdatePolicy,

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -146,6 +147,9 @@ func (s *Server) guard(route api.Route, h handler) http.Handler {
 			return
 		}
 		out := &writer{ResponseWriter: w}
+		if actor, err := url.QueryUnescape(r.Header.Get(api.ActorHeader)); err == nil && actor != "" {
+			r = r.WithContext(api.WithActor(r.Context(), actor))
+		}
 		if !streams[route.Pattern()] {
 			ctx, cancel := context.WithTimeout(r.Context(), answerTime)
 			defer cancel()

@@ -77,6 +77,7 @@ func (s *Supervisor) describe(m *module) api.Module {
 	out := api.Module{
 		Name: p.Name, Title: p.Title, Importance: string(p.Importance), On: m.on, State: m.state(), Problem: m.trouble(),
 		IPv4: p.IPv4.Addr().String(), IPv6: p.IPv6.Addr().String(), Ports: p.Declared.Ports,
+		Memory: p.Declared.Memory, Quota: quota(p), Needs: s.needs(m),
 	}
 	if p.HTTP != nil {
 		out.Path = p.HTTP.Path

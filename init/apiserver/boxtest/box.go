@@ -33,6 +33,8 @@ type Box struct {
 	Updates api.Update
 	Tried   []api.UpdateAttempt
 	Back    api.GoBack
+	Net     api.Network
+	Claims  api.Claim
 
 	mu       sync.Mutex
 	done     []string // what it was told

@@ -1,0 +1,83 @@
+package api
+
+import (
+	"context"
+	"net/http"
+)
+
+// ActorHeader names the member for whom the portal asks, so that what happened can be told with who did it.
+const ActorHeader = "Allotment-Actor"
+
+// actorKey is the key of the actor in a context.
+type actorKey struct{}
+
+// WithActor returns a context whose requests to a box are made for the named member.
+func WithActor(ctx context.Context, actor string) context.Context {
+	return context.WithValue(ctx, actorKey{}, actor)
+}
+
+// Actor is the member for whom a request is made; empty where nobody said.
+func Actor(ctx context.Context) string {
+	name, _ := ctx.Value(actorKey{}).(string)
+	return name
+}
+
+// Network is how the box is reached, and what the domain name system should say of it.
+type Network struct {
+	Domain    string   `json:"domain"`    // of the organisation; allotment.internal if it has none yet
+	Addresses []string `json:"addresses"` // of the box itself; those of a router in front of it are not known
+	Servers   []string `json:"servers"`   // name servers that the box asks
+	Names     []Name   `json:"names"`     // below the domain, the domain itself first
+	Records   []Record `json:"records"`   // that modules need besides the addresses of these names
+}
+
+// Name is a host name that the box answers to.
+type Name struct {
+	Host   string `json:"host"`
+	Module string `json:"module,omitempty"` // that wants it; empty: the box itself
+}
+
+// Record is one that a module needs in the organisation's zone.
+type Record struct {
+	Module string `json:"module"`
+	Host   string `json:"host"`
+	Type   string `json:"type"` // such as SRV
+	Value  string `json:"value"`
+	Why    string `json:"why,omitempty"`
+}
+
+// Claim is whether the box belongs to somebody, and how often that was tried with a wrong code.
+type Claim struct {
+	Claimed bool `json:"claimed"`
+	Wrong   int  `json:"wrong"` // codes since boot
+}
+
+// Network asks how the box is reached.
+func (c *Client) Network(ctx context.Context) (Network, error) {
+	return get[Network](ctx, c, "/v1/network", nil)
+}
+
+// RestartBox stops everything in order and starts the machine again.
+func (c *Client) RestartBox(ctx context.Context) error {
+	return c.send(ctx, http.MethodPost, "/v1/power/restart", nil)
+}
+
+// PowerOff stops everything in order and switches the machine off.
+func (c *Client) PowerOff(ctx context.Context) error {
+	return c.send(ctx, http.MethodPost, "/v1/power/off", nil)
+}
+
+// Claim asks whether the box belongs to somebody.
+func (c *Client) Claim(ctx context.Context) (Claim, error) {
+	return get[Claim](ctx, c, "/v1/claim", nil)
+}
+
+// ClaimWrong tells the box that somebody entered a wrong code.
+func (c *Client) ClaimWrong(ctx context.Context) (Claim, error) {
+	return answered[Claim](ctx, c, http.MethodPost, "/v1/claim/wrong", nil)
+}
+
+// Claimed tells the box that it has an officer: the claim code is void for good.
+func (c *Client) Claimed(ctx context.Context) error {
+	return c.send(ctx, http.MethodPost, "/v1/claimed", nil)
+}
