@@ -1,5 +1,13 @@
 package image
 
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	"allotment/image/verity"
+)
+
 // ReleaseFormat is the value of Release.Format that this code reads and writes.
 const ReleaseFormat = 1
 
@@ -20,6 +28,53 @@ type Release struct {
 	Deltas   []Blob    `json:"deltas,omitempty"`
 	Trial    TrialTime `json:"trial"`
 }
+
+// releaseName is what profiles may be called, which is a part of paths.
+var releaseName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]*$`)
+
+// Check refuses a description that no device could work with: one that lacks something, or names no bytes.
+func (r *Release) Check() error {
+	switch {
+	case r.Format != ReleaseFormat:
+		return fmt.Errorf("it has format %d, want %d", r.Format, ReleaseFormat)
+	case r.Name == "" || r.Version == "" || r.Arch == "" || r.Epoch <= 0 || len(r.Layers) == 0:
+		return errors.New("it lacks name, version, architecture, epoch or layers")
+	case !releaseName.MatchString(r.Name):
+		return fmt.Errorf("its name %q cannot be part of a path", r.Name)
+	case r.Trial.Seconds <= 0:
+		return errors.New("it gives its trial no time")
+	}
+	if _, err := verity.ParseRootHash(r.RootHash); err != nil {
+		return err
+	}
+	for _, p := range r.Parts() {
+		if p.Digest == "" || p.Size <= 0 {
+			return fmt.Errorf("part %q has no digest or no size", p.Name)
+		}
+		for _, b := range []Blob{p.Pack, p.Index} {
+			if b.Digest == "" || b.Size <= 0 {
+				return fmt.Errorf("the pack of part %q, or the index of that, has no digest or no size", p.Name)
+			}
+		}
+	}
+	for _, l := range r.Layers {
+		if l.Verity == "" {
+			return fmt.Errorf("layer %q has no fs-verity digest", l.Name)
+		}
+	}
+	for _, d := range r.Deltas {
+		switch {
+		case d.Digest == "" || d.Size <= 0:
+			return fmt.Errorf("the delta from %s has no digest or no size", d.From)
+		case d.From == "" || d.From.Compare(r.Version) >= 0:
+			return fmt.Errorf("a delta starts from %q, which is not before %s", d.From, r.Version)
+		}
+	}
+	return nil
+}
+
+// Parts are all files of the release: the UKI, the root, and the layers in their order.
+func (r *Release) Parts() []Part { return append([]Part{r.UKI, r.Root}, r.Layers...) }
 
 // Part is one file of a release, whole, as the device keeps it.
 type Part struct {

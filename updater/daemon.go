@@ -12,6 +12,7 @@ import (
 
 	"allotment/image"
 	"allotment/updater/attempt"
+	"allotment/updater/config"
 	"allotment/updater/fetch"
 	"allotment/updater/install"
 	"allotment/updater/schedule"
@@ -48,7 +49,7 @@ type Daemon struct {
 	Options
 	dir     string // of the updater on the state partition
 	seed    []byte
-	status  Status
+	status  config.Status
 	offer   *trust.Offer // of the last check that succeeded; nil: nothing was offered
 	checked time.Time    // when that was
 	next    time.Time    // when the repository is to be asked again
@@ -128,7 +129,7 @@ func (d *Daemon) round(ctx context.Context, p schedule.Policy) time.Time {
 	}
 	d.Log.Warn("no update for now", "error", err)
 	at = d.Now().Add(vary(retryAfter))
-	d.show(Status{State: Failed, Text: "The last try to update did not succeed; there will be another.", Version: d.offered(),
+	d.show(config.Status{State: config.Failed, Text: "The last try to update did not succeed; there will be another.", Version: d.offered(),
 		Reason: sentence(err), NextCheck: at.Unix()})
 	return at
 }
@@ -149,19 +150,19 @@ func (d *Daemon) work(ctx context.Context, p schedule.Policy) (time.Time, error)
 	}
 	source := d.Source(p)
 	if source == nil {
-		d.show(Status{State: Off, Text: "This system does not know where updates come from."})
+		d.show(config.Status{State: config.Off, Text: "This system does not know where updates come from."})
 		return d.later(), nil
 	}
 	if err := d.check(ctx, p, source); err != nil {
 		return d.later(), err
 	}
 	if why := d.refusal(); why != "" {
-		d.show(Status{State: Idle, Text: why})
+		d.show(config.Status{State: config.Idle, Text: why})
 		return d.later(), errors.Join(d.forget(a), d.served(p))
 	}
 	due, why := d.due(p)
 	if !d.mayFetch(p, due) {
-		d.show(Status{State: Waiting, Text: fmt.Sprintf("Version %s can be had.", d.offered()), Version: d.offered(), Due: unix(due),
+		d.show(config.Status{State: config.Waiting, Text: fmt.Sprintf("Version %s can be had.", d.offered()), Version: d.offered(), Due: unix(due),
 			Reason: why})
 		return d.soonest(d.turn(), due), nil
 	}
@@ -170,7 +171,7 @@ func (d *Daemon) work(ctx context.Context, p schedule.Policy) (time.Time, error)
 	}
 	p = d.policy() // staging may have taken hours
 	if due, why = d.due(p); due.IsZero() || due.After(d.Now()) {
-		d.show(Status{State: Ready, Text: fmt.Sprintf("Version %s is ready to be tried.", d.offered()), Version: d.offered(),
+		d.show(config.Status{State: config.Ready, Text: fmt.Sprintf("Version %s is ready to be tried.", d.offered()), Version: d.offered(),
 			Due: unix(due), Reason: why})
 		return d.soonest(due), nil
 	}
@@ -182,7 +183,7 @@ func (d *Daemon) check(ctx context.Context, p schedule.Policy, source fetch.Sour
 	if d.Now().Before(d.next) {
 		return nil
 	}
-	d.show(Status{State: Checking, Text: "The publisher is asked for a new version.", Version: d.offered()})
+	d.show(config.Status{State: config.Checking, Text: "The publisher is asked for a new version.", Version: d.offered()})
 	offer, err := d.ask(ctx, p, source)
 	if err != nil {
 		if d.offer != nil && d.Now().Sub(d.checked) < believed {
@@ -227,7 +228,7 @@ func (d *Daemon) mayFetch(p schedule.Policy, due time.Time) bool {
 
 // restart asks for the restart in which the release is tried.
 func (d *Daemon) restart(ctx context.Context, p schedule.Policy) (time.Time, error) {
-	d.show(Status{State: Restarting, Text: fmt.Sprintf("The system restarts to try version %s.", d.offered()), Version: d.offered()})
+	d.show(config.Status{State: config.Restarting, Text: fmt.Sprintf("The system restarts to try version %s.", d.offered()), Version: d.offered()})
 	if err := d.served(p); err != nil {
 		return d.later(), err
 	}

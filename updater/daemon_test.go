@@ -17,6 +17,7 @@ import (
 	"allotment/image"
 	"allotment/init/state/btrfs"
 	"allotment/updater/attempt"
+	"allotment/updater/config"
 	"allotment/updater/fetch"
 	"allotment/updater/history"
 	"allotment/updater/install"
@@ -86,18 +87,18 @@ func (w *world) publish() {
 }
 
 // do has the daemon work until there is nothing more to do before at, and returns what it tells.
-func (w *world) do() (Status, time.Time) {
+func (w *world) do() (config.Status, time.Time) {
 	w.t.Helper()
 	at := w.Daemon.round(context.Background(), w.policy())
-	var s Status
-	b, err := os.ReadFile(filepath.Join(w.Folder, StatusFile))
+	var s config.Status
+	b, err := os.ReadFile(filepath.Join(w.Folder, config.StatusFile))
 	if err := errors.Join(err, json.Unmarshal(b, &s)); err != nil {
 		w.t.Error(err)
 	}
 	return s, at
 }
 
-func (w *world) want(state State, part string) Status {
+func (w *world) want(state config.State, part string) config.Status {
 	w.t.Helper()
 	s, at := w.do()
 	if s.State != state || !strings.Contains(s.Text+" "+s.Reason, part) || !at.After(w.now) {
@@ -121,13 +122,13 @@ func (w *world) pass(d time.Duration) { w.now = w.now.Add(d) }
 func TestNightlyUpdate(t *testing.T) {
 	onWorld(t, func(w *world) {
 		w.publish()
-		w.want(Idle, "nothing newer than version 1.0")
+		w.want(config.Idle, "nothing newer than version 1.0")
 		c := installtest.NewContent(0)
 		r := w.Publish(t, "2.0", c, true)
 		w.offerRelease(r)
-		w.want(Idle, "") // it is not asked again so soon
+		w.want(config.Idle, "") // it is not asked again so soon
 		w.pass(6 * time.Hour)
-		s := w.want(Ready, "Version 2.0 is ready")
+		s := w.want(config.Ready, "Version 2.0 is ready")
 		due := time.Unix(s.Due+1, 0).UTC()
 		if due.Hour() < 2 || due.Hour() > 4 || due.Sub(w.now) > 12*time.Hour || w.restarts != 0 {
 			t.Errorf("due is %v, after %d restarts", due, w.restarts)
@@ -138,15 +139,15 @@ func TestNightlyUpdate(t *testing.T) {
 			t.Errorf("record is %+v", a)
 		}
 		w.start() // a daemon that begins anew knows all that from the record
-		w.want(Ready, "")
+		w.want(config.Ready, "")
 		w.refuse = errors.New("the calendar is busy")
 		w.now = due
-		if w.want(Failed, "the calendar is busy"); w.restarts != 1 {
+		if w.want(config.Failed, "the calendar is busy"); w.restarts != 1 {
 			t.Errorf("asked %d times", w.restarts)
 		}
 		w.refuse = nil
 		w.pass(24 * time.Hour) // the night after
-		if w.want(Restarting, "2.0"); w.restarts != 2 {
+		if w.want(config.Restarting, "2.0"); w.restarts != 2 {
 			t.Errorf("asked %d times", w.restarts)
 		}
 	})
@@ -157,14 +158,14 @@ func TestOfficersDecide(t *testing.T) {
 		w.offerRelease(w.Publish(t, "2.0", installtest.NewContent(0), true))
 		for _, c := range []struct {
 			p     schedule.Policy
-			state State
+			state config.State
 			part  string
 		}{
-			{schedule.Policy{Paused: true}, Waiting, "paused"},
-			{schedule.Policy{Metered: true}, Waiting, "metered"},
-			{schedule.Policy{DeferUntil: noon.AddDate(0, 0, 3)}, Ready, "deferred"},
-			{schedule.Policy{Window: schedule.Window{From: "11:00", To: "11:30"}}, Ready, "window"},
-			{schedule.Policy{Now: true}, Restarting, "2.0"},
+			{schedule.Policy{Paused: true}, config.Waiting, "paused"},
+			{schedule.Policy{Metered: true}, config.Waiting, "metered"},
+			{schedule.Policy{DeferUntil: noon.AddDate(0, 0, 3)}, config.Ready, "deferred"},
+			{schedule.Policy{Window: schedule.Window{From: "11:00", To: "11:30"}}, config.Ready, "window"},
+			{schedule.Policy{Now: true}, config.Restarting, "2.0"},
 		} {
 			if err := c.p.Save(w.dir); err != nil {
 				t.Error(err)
@@ -183,7 +184,7 @@ func TestPolicyThatCannotBeReadPauses(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(w.dir, "policy.json"), []byte("{"), 0o600); err != nil {
 			t.Error(err)
 		}
-		w.want(Waiting, "paused")
+		w.want(config.Waiting, "paused")
 	})
 }
 
@@ -194,10 +195,10 @@ func TestWave(t *testing.T) {
 		w.publish()
 		for tries := 0; ; tries++ {
 			s, at := w.do()
-			if s.State == Ready {
+			if s.State == config.Ready {
 				break
 			}
-			if s.State != Waiting || tries > 100 || !at.After(w.now) {
+			if s.State != config.Waiting || tries > 100 || !at.After(w.now) {
 				t.Errorf("%+v at %v, next at %v", s, w.now, at)
 				return
 			}
@@ -213,12 +214,12 @@ func TestWave(t *testing.T) {
 func TestNewerReleaseMeanwhile(t *testing.T) {
 	onWorld(t, func(w *world) {
 		w.offerRelease(w.Publish(t, "2.0", installtest.NewContent(0), true))
-		w.want(Ready, "2.0")
+		w.want(config.Ready, "2.0")
 		c := installtest.NewContent(7)
 		r := w.Publish(t, "2.1", c, false)
 		w.offerRelease(r)
 		w.pass(6 * time.Hour)
-		w.want(Ready, "2.1")
+		w.want(config.Ready, "2.1")
 		a := w.record()
 		w.WantStaged(t, a.To, r, c)
 		if a.Number != 1 || len(w.ESP.Placed) != 2 {
@@ -229,7 +230,7 @@ func TestNewerReleaseMeanwhile(t *testing.T) {
 		w.repo.Publish("stable")
 		w.publish()
 		w.pass(6 * time.Hour)
-		w.want(Idle, "nothing newer")
+		w.want(config.Idle, "nothing newer")
 		if a := w.record(); a.Stage != attempt.Fetching {
 			t.Errorf("what was withdrawn is still %q", a.Stage)
 		}
@@ -246,21 +247,20 @@ func TestNotOffered(t *testing.T) {
 		if err := history.AddBad(w.dir, history.Bad{Release: w.offer.Digest, Version: "2.0", Time: noon, Why: "the calendar did not start"}); err != nil {
 			t.Error(err)
 		}
-		w.want(Idle, "Version 2.0 was tried on 22 November 2026 and is not tried again: the calendar did not start.")
+		w.want(config.Idle, "Version 2.0 was tried on 22 November 2026 and is not tried again: the calendar did not start.")
 		for part, change := range map[string]func(r *image.Release){
 			"version 1.0 runs.":    func(r *image.Release) { r.Version = "1.0" },
 			"newer than the 0.9":   func(r *image.Release) { r.Version = "0.9" },
 			"contents are older":   func(r *image.Release) { r.Epoch = 1 },
 			"its root is the one":  func(r *image.Release) { r.RootHash = w.Running.RootHash.String() },
-			"cannot use root hash": func(r *image.Release) { r.RootHash = "xyz" },
 			"not those of a layer": func(r *image.Release) { r.Layers[0].Verity = r.Layers[1].Verity },
 		} {
 			r := good
-			r.Layers = slices.Clone(good.Layers)
+			r.Layers, r.Deltas = slices.Clone(good.Layers), nil // deltas lead to the good version
 			change(&r)
 			w.offerRelease(r)
 			w.pass(6 * time.Hour)
-			w.want(Idle, part)
+			w.want(config.Idle, part)
 		}
 		w.WantNoAttempt()
 	})
@@ -279,17 +279,17 @@ func (w *world) WantNoAttempt() {
 
 func TestPublisherIsGone(t *testing.T) {
 	onWorld(t, func(w *world) {
-		w.want(Failed, "metadata/timestamp.json")
+		w.want(config.Failed, "metadata/timestamp.json")
 		w.offerRelease(w.Publish(t, "2.0", installtest.NewContent(0), true))
 		w.pass(time.Hour)
-		s := w.want(Ready, "2.0")
+		s := w.want(config.Ready, "2.0")
 		if err := os.RemoveAll(filepath.Join(w.Dir, "metadata")); err != nil {
 			t.Error(err)
 		}
 		w.now = time.Unix(s.Due+1, 0).UTC() // what it said lately holds
-		w.want(Restarting, "2.0")
+		w.want(config.Restarting, "2.0")
 		w.pass(48 * time.Hour)
-		w.want(Failed, "metadata/timestamp.json")
+		w.want(config.Failed, "metadata/timestamp.json")
 		if w.restarts != 1 {
 			t.Errorf("%d restarts", w.restarts)
 		}
@@ -301,7 +301,7 @@ func TestNoRoom(t *testing.T) {
 		r := w.Publish(t, "2.0", installtest.NewContent(0), false)
 		r.Layers[0].Size = 1 << 40
 		w.offerRelease(r)
-		w.want(Failed, "MiB are missing on the state partition")
+		w.want(config.Failed, "MiB are missing on the state partition")
 		if a := w.record(); a.Stage != attempt.Fetching {
 			t.Errorf("record is %+v", a)
 		}
@@ -326,18 +326,18 @@ func TestTidy(t *testing.T) {
 			_, err := os.Stat(w.LayerPath(d))
 			return err == nil, snapshot.Exists(w.State, "1.0"), snapshot.Exists(w.State, "0.9")
 		}
-		w.want(Idle, "")
+		w.want(config.Idle, "")
 		if layer, back, other := there(); !layer || !back || other {
 			t.Errorf("layer %t, snapshots %t %t", layer, back, other)
 		}
 		w.pass(7*24*time.Hour + time.Minute)
-		w.want(Idle, "")
+		w.want(config.Idle, "")
 		if layer, back, _ := there(); !layer || back {
 			t.Errorf("after a week: layer %t, snapshot %t", layer, back)
 		}
 		w.ESP.Entries = []image.Version{"1.0"}
 		w.pass(6 * time.Hour)
-		w.want(Idle, "")
+		w.want(config.Idle, "")
 		if layer, _, _ := there(); layer {
 			t.Error("a layer stays that nobody needs")
 		}
@@ -386,7 +386,7 @@ func TestRun(t *testing.T) {
 		t.Error(err)
 	}
 	wake <- struct{}{}
-	w.await(Off)
+	w.await(config.Off)
 	if err := (schedule.Policy{}).Save(w.dir); err != nil {
 		t.Error(err)
 	}
@@ -397,10 +397,10 @@ func TestRun(t *testing.T) {
 }
 
 // await waits until the status file says that the daemon is at a state.
-func (w *world) await(want State) {
+func (w *world) await(want config.State) {
 	w.t.Helper()
 	for limit := time.Now().Add(time.Minute); ; {
-		b, err := os.ReadFile(filepath.Join(w.Folder, StatusFile))
+		b, err := os.ReadFile(filepath.Join(w.Folder, config.StatusFile))
 		if err == nil && strings.Contains(string(b), `"state":"`+string(want)+`"`) {
 			return
 		}
@@ -415,7 +415,7 @@ func (w *world) await(want State) {
 func TestSupervisorsTurn(t *testing.T) {
 	onWorld(t, func(w *world) {
 		w.offerRelease(w.Publish(t, "2.0", installtest.NewContent(0), true))
-		w.want(Ready, "")
+		w.want(config.Ready, "")
 		if err := errors.Join(btrfs.EnableQuota(w.State), snapshot.Take(w.State, "2.0")); err != nil {
 			t.Error(err)
 		}

@@ -9,6 +9,7 @@ import (
 
 	"allotment/image"
 	"allotment/updater/attempt"
+	"allotment/updater/config"
 	"allotment/updater/fetch"
 	"allotment/updater/history"
 	"allotment/updater/install"
@@ -63,7 +64,7 @@ func (d *Daemon) stage(ctx context.Context, a *attempt.Attempt, source fetch.Sou
 	if err != nil {
 		return err
 	}
-	s := Status{State: Fetching, Text: fmt.Sprintf("Version %s is being fetched and written.", d.offered()), Version: d.offered()}
+	s := config.Status{State: config.Fetching, Text: fmt.Sprintf("Version %s is being fetched and written.", d.offered()), Version: d.offered()}
 	d.show(s)
 	shown := d.Now()
 	to, err := install.Stage(ctx, d.Install, d.offer.Release, source, func(done, total int64) {

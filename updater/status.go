@@ -7,10 +7,12 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"allotment/updater/config"
 )
 
 // show replaces the status file. It lies in memory, so nothing is synced.
-func (d *Daemon) show(s Status) {
+func (d *Daemon) show(s config.Status) {
 	s.Checked = unix(d.checked)
 	if s.NextCheck == 0 {
 		s.NextCheck = unix(d.next)
@@ -19,7 +21,7 @@ func (d *Daemon) show(s Status) {
 		return
 	}
 	d.status = s
-	path := filepath.Join(d.Folder, StatusFile)
+	path := filepath.Join(d.Folder, config.StatusFile)
 	b, err := json.Marshal(s)
 	if err == nil {
 		err = os.WriteFile(path+".new", b, 0o644)

@@ -41,7 +41,7 @@ func TestParseRelease(t *testing.T) {
 		"trial":     {func(r *image.Release) { r.Trial.Seconds = 0 }, "gives its trial no time"},
 		"root hash": {func(r *image.Release) { r.RootHash = "00" }, "root hash"},
 		"size":      {func(r *image.Release) { r.Root.Size = 0 }, `part "root" has no digest or no size`},
-		"pack":      {func(r *image.Release) { r.UKI.Pack.Size = -1 }, "a blob has no digest or no size"},
+		"pack":      {func(r *image.Release) { r.UKI.Pack.Size = -1 }, `the pack of part "uki", or the index of that, has no digest`},
 		"verity":    {func(r *image.Release) { r.Layers[0].Verity = r.UKI.Digest; r.Layers[0].Size = -1 }, `part "debian-base"`},
 		"delta": {func(r *image.Release) {
 			r.Deltas = []image.Blob{{Digest: r.UKI.Digest, Size: 1, From: "1.0"}}

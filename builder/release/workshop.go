@@ -30,7 +30,7 @@ func (r *Repository) newWorkshop(before []*image.Release) (*workshop, error) {
 	}
 	w := &workshop{r, dir, map[image.Digest]image.Part{}, runtime.GOMAXPROCS(0)}
 	for _, rel := range before {
-		for _, p := range partsOf(rel) {
+		for _, p := range rel.Parts() {
 			w.packed[p.Digest] = p
 		}
 	}
@@ -117,7 +117,7 @@ func (w *workshop) delta(ctx context.Context, old *image.Release, to []makedelta
 
 // open unpacks all parts of a release before; what it returns is to be closed, also after an error.
 func (w *workshop) open(ctx context.Context, old *image.Release) (parts []makedelta.Part, err error) {
-	for _, p := range partsOf(old) {
+	for _, p := range old.Parts() {
 		f, err := os.Open(w.partPath(p.Digest))
 		var made *partFile
 		if err == nil {

@@ -1,4 +1,4 @@
-// Allot-updater keeps the system up to date: allot-updater CONFIG, the path of an updater.Config in JSON. SIGHUP makes it read
+// Allot-updater keeps the system up to date: allot-updater CONFIG, the path of an config.Config in JSON. SIGHUP makes it read
 // CONFIG again, look at what officers want, and ask for a new release at once; SIGTERM ends it, wherever it is.
 package main
 
@@ -22,6 +22,7 @@ import (
 	"allotment/init/state/btrfs"
 	"allotment/updater"
 	"allotment/updater/attempt"
+	"allotment/updater/config"
 	"allotment/updater/fetch"
 	"allotment/updater/install"
 	"allotment/updater/schedule"
@@ -50,7 +51,7 @@ func run(path string, log *slog.Logger) error {
 	signal.Notify(hangups, unix.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
 	defer stop()
-	c, err := updater.ReadConfig(path)
+	c, err := config.Read(path)
 	if err != nil {
 		return err
 	}
@@ -73,7 +74,7 @@ func run(path string, log *slog.Logger) error {
 	wake := make(chan struct{})
 	go func() {
 		for range hangups {
-			if c, err := updater.ReadConfig(path); err != nil {
+			if c, err := config.Read(path); err != nil {
 				log.Error("keeping the former configuration", "error", err)
 			} else {
 				zone.Store(location(c, log))
@@ -85,7 +86,7 @@ func run(path string, log *slog.Logger) error {
 	return nil
 }
 
-func installConfig(c updater.Config, m *image.Manifest, log *slog.Logger) install.Config {
+func installConfig(c config.Config, m *image.Manifest, log *slog.Logger) install.Config {
 	return install.Config{
 		State: c.State, Manifest: m, Log: log, Verity: btrfs.CheckVerity,
 		Running:   attempt.System{Version: m.Version, RootHash: c.RootHash, Slot: c.Slot},
@@ -114,7 +115,7 @@ func sources(m *image.Manifest) func(schedule.Policy) fetch.Source {
 }
 
 // location is the organisation's time zone.
-func location(c updater.Config, log *slog.Logger) *time.Location {
+func location(c config.Config, log *slog.Logger) *time.Location {
 	zone, err := time.LoadLocation(c.Zone)
 	if err != nil {
 		log.Warn("taking UTC for the time zone", "error", err)

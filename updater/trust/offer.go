@@ -178,28 +178,7 @@ func parseRelease(b []byte, name string, arch image.Arch) (*image.Release, error
 	if r.Name != name || r.Arch != arch {
 		return nil, fmt.Errorf("it is of %s for %s, not of %s for %s", r.Name, r.Arch, name, arch)
 	}
-	return &r, checkParts(&r)
-}
-
-// checkParts refuses a description that names no bytes, or a number of them that cannot be.
-func checkParts(r *image.Release) error {
-	if r.Version == "" || r.RootHash == "" || len(r.Layers) == 0 {
-		return errors.New("it lacks its version, root hash or layers")
-	}
-	for i, p := range append([]image.Part{r.UKI, r.Root}, r.Layers...) {
-		if p.Digest == "" || p.Size <= 0 || i > 1 && p.Verity == "" {
-			return fmt.Errorf("its part %q lacks digest or size", p.Name)
-		}
-		if p.Pack.Digest == "" || p.Pack.Size <= 0 || p.Index.Digest == "" || p.Index.Size <= 0 {
-			return fmt.Errorf("its part %q lacks its pack or the index of that", p.Name)
-		}
-	}
-	for _, d := range r.Deltas {
-		if d.Digest == "" || d.Size <= 0 || d.From == "" {
-			return errors.New("one of its deltas lacks digest, size or origin")
-		}
-	}
-	return nil
+	return &r, r.Check()
 }
 
 // Newer says, as an error in one sentence, why a release is not an update of the running version; nil if it is one.

@@ -60,7 +60,7 @@ func TestOfferRefuses(t *testing.T) {
 		"name":         {edit(func(r *image.Release) { r.Name = "choir" }), "of choir for amd64"},
 		"architecture": {edit(func(r *image.Release) { r.Arch = image.ARM64 }), "for arm64"},
 		"no layers":    {edit(func(r *image.Release) { r.Layers = nil }), "lacks"},
-		"no root hash": {edit(func(r *image.Release) { r.RootHash = "" }), "lacks"},
+		"no root hash": {edit(func(r *image.Release) { r.RootHash = "" }), "root hash"},
 		"size":         {edit(func(r *image.Release) { r.Root.Size = -1 }), "part \"root\""},
 		"no verity":    {edit(func(r *image.Release) { r.Layers[0].Verity = "" }), "digest"},
 		"no pack":      {edit(func(r *image.Release) { r.UKI.Pack.Size = 0 }), "pack"},

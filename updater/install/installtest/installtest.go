@@ -226,7 +226,8 @@ func (b *Box) part(name string, data []byte) (image.Part, error) {
 // Publish makes a release of content, with a delta from version 1.0 if that is wanted, and puts its blobs into the folder.
 func (b *Box) Publish(t *testing.T, v image.Version, c Content, withDelta bool) image.Release {
 	t.Helper()
-	r := image.Release{Format: image.ReleaseFormat, Name: "test", Version: v, Arch: image.AMD64, Epoch: 200}
+	r := image.Release{Format: image.ReleaseFormat, Name: "test", Version: v, Arch: image.AMD64, Epoch: 200,
+		Trial: image.TrialTime{Seconds: 600}}
 	var hash bytes.Buffer
 	root, err := verity.Format(bytes.NewReader(c.Root), int64(len(c.Root)), &hash)
 	r.RootHash = root.String()

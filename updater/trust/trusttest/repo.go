@@ -221,7 +221,7 @@ func Release(name string, version image.Version) image.Release {
 	}
 	layer := part("layer")
 	layer.Verity = digest("verity")
-	return image.Release{Format: image.ReleaseFormat, Name: name, Version: version, Arch: image.AMD64,
+	return image.Release{Format: image.ReleaseFormat, Name: name, Version: version, Arch: image.AMD64, Epoch: 1, Trial: image.TrialTime{Seconds: 600},
 		RootHash: digest("root hash").Hex(), UKI: part("uki"), Root: part("root"), Layers: []image.Part{layer}}
 }
 
