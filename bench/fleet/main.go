@@ -12,7 +12,7 @@ import (
 
 func main() {
 	devices := flag.Int("devices", 100000, "`number` of devices")
-	delta := flag.Int64("delta", 5500000, "`bytes` of a release's delta")
+	delta := flag.Int64("delta", 3_250_000, "`bytes` of a release's delta")
 	write := flag.String("write", "", "also write the page to this `file`")
 	flag.Parse()
 	if err := run(context.Background(), *devices, *delta, *write, time.Now()); err != nil {
