@@ -42,6 +42,7 @@ func TestUpdateFailures(t *testing.T) {
 	t.Run("server in trouble", func(t *testing.T) { testTroubledServer(t, p, c) })
 	t.Run("little room", func(t *testing.T) { testLittleRoom(t, p, c) })
 	t.Run("wrong clock", func(t *testing.T) { testWrongClock(t, p, c) })
+	t.Run("two releases", func(t *testing.T) { testTwoReleases(t, p, c) })
 	for i, f := range failures(t, p) {
 		t.Run(f.name, func(t *testing.T) {
 			c.mustSurvive(t, p, image.Version(fmt.Sprintf("2026.11.%d", 20+i)), f)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -107,6 +108,43 @@ func (c *club) deferUpdates(t *testing.T) {
 	later := time.Now().AddDate(0, 0, 7)
 	if err := c.API().SetUpdatePolicy(t.Context(), api.UpdatePolicy{DeferUntil: &later}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// testTwoReleases publishes a second release while the box is fetching the first. What it took of the first serves nothing
+// any more, and does no harm: the second is ready to be tried.
+func testTwoReleases(t *testing.T, p *publisher, c *club) {
+	c.deferUpdates(t)
+	const first, second image.Version = "2026.11.11", "2026.11.12"
+	newer := p.build(t, second, withNewFormat)
+	p.publish(t, first, withNewFormat)
+	files := http.FileServer(http.Dir(p.repo))
+	begun, offered := make(chan struct{}), make(chan struct{})
+	var begin sync.Once
+	held := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/blobs/") {
+			begin.Do(func() { close(begun) })
+			<-offered
+		}
+		files.ServeHTTP(w, r)
+	})
+	p.spoil.Store(&held)
+	defer p.spoil.Store(nil)
+	c.ask(t, p, c.API().CheckUpdate)
+	select {
+	case <-begun:
+	case <-c.Ended():
+		t.Fatal("the machine has ended before it fetched anything")
+	}
+	p.offer(t, newer)
+	close(offered)
+	u := c.awaitUpdate(t, "ready", "failed")
+	if u.Offered != second {
+		c.ask(t, p, c.API().CheckUpdate)
+		u = c.awaitUpdate(t, "ready")
+	}
+	if u.Offered != second || u.Running != firstVersion {
+		t.Errorf("the box says %+v", u)
 	}
 }
 
