@@ -14,18 +14,74 @@ type Bounds struct {
 	IPv6Bits  int // how much of an IPv6 address makes a client; of IPv4 it is all
 }
 
-// Listen hands out what l accepts within the bounds; what is over them is closed at once.
-func Listen(l net.Listener, b Bounds) net.Listener {
-	return &listener{Listener: l, bounds: b, open: map[netip.Prefix]int{}}
-}
-
-type listener struct {
-	net.Listener
+// Counter counts what is open. Its methods can be called by many at once.
+type Counter struct {
 	bounds Bounds
 
 	mu    sync.Mutex
 	total int
 	open  map[netip.Prefix]int
+}
+
+// NewCounter makes a counter with nothing open.
+func NewCounter(b Bounds) *Counter { return &Counter{bounds: b, open: map[netip.Prefix]int{}} }
+
+// Enter counts one more of the client at a, unless that is over the bounds. Leave must be called when it is closed, once or more often.
+func (c *Counter) Enter(a net.Addr) (leave func(), ok bool) {
+	client := Client(a, c.bounds.IPv6Bits)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.total >= c.bounds.Total || c.open[client] >= c.bounds.PerClient {
+		return nil, false
+	}
+	c.total++
+	c.open[client]++
+	return sync.OnceFunc(func() { c.leave(client) }), true
+}
+
+func (c *Counter) leave(client netip.Prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.total--
+	if c.open[client]--; c.open[client] == 0 {
+		delete(c.open, client)
+	}
+}
+
+// Client is what counts as one client: all that come neither by TCP nor by UDP are the same one.
+func Client(a net.Addr, ipv6Bits int) netip.Prefix {
+	var addr netip.Addr
+	switch a := a.(type) {
+	case *net.TCPAddr:
+		addr = a.AddrPort().Addr()
+	case *net.UDPAddr:
+		addr = a.AddrPort().Addr()
+	default:
+		return netip.Prefix{}
+	}
+	return Network(addr, ipv6Bits)
+}
+
+// Network is the client that an address belongs to.
+func Network(addr netip.Addr, ipv6Bits int) netip.Prefix {
+	addr = addr.Unmap().WithZone("")
+	bits := 32
+	if addr.Is6() {
+		bits = ipv6Bits
+	}
+	p, _ := addr.Prefix(bits)
+	return p
+}
+
+// Listen hands out what l accepts within the bounds; what is over them is closed at once.
+func Listen(l net.Listener, b Bounds) net.Listener { return NewCounter(b).Listen(l) }
+
+// Listen is the same with a counter that others may use too.
+func (c *Counter) Listen(l net.Listener) net.Listener { return &listener{Listener: l, counter: c} }
+
+type listener struct {
+	net.Listener
+	counter *Counter
 }
 
 // Accept implements net.Listener.
@@ -35,47 +91,11 @@ func (l *listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		client := l.client(c.RemoteAddr())
-		if l.enter(client) {
-			return &conn{Conn: c, leave: sync.OnceFunc(func() { l.leave(client) })}, nil
+		if leave, ok := l.counter.Enter(c.RemoteAddr()); ok {
+			return &conn{Conn: c, leave: leave}, nil
 		}
 		c.Close()
 	}
-}
-
-func (l *listener) enter(client netip.Prefix) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.total >= l.bounds.Total || l.open[client] >= l.bounds.PerClient {
-		return false
-	}
-	l.total++
-	l.open[client]++
-	return true
-}
-
-func (l *listener) leave(client netip.Prefix) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.total--
-	if l.open[client]--; l.open[client] == 0 {
-		delete(l.open, client)
-	}
-}
-
-// client is what counts as one client: all that do not come by TCP are the same one.
-func (l *listener) client(a net.Addr) netip.Prefix {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.Prefix{}
-	}
-	addr := t.AddrPort().Addr().Unmap().WithZone("")
-	bits := 32
-	if addr.Is6() {
-		bits = l.bounds.IPv6Bits
-	}
-	p, _ := addr.Prefix(bits)
-	return p
 }
 
 type conn struct {

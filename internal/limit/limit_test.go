@@ -76,8 +76,7 @@ func TestClient(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l := &listener{bounds: Bounds{IPv6Bits: 64}}
-		if got := l.client(a).String(); got != want {
+		if got := Client(a, 64).String(); got != want {
 			t.Errorf("%s is %s, want %s", address, got, want)
 		}
 	}
