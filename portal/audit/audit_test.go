@@ -21,7 +21,8 @@ func newLog(t *testing.T, now *time.Time) *Log {
 func record(t *testing.T, l *Log, kinds ...string) {
 	t.Helper()
 	for _, kind := range kinds {
-		if err := l.Record(Entry{Actor: "anna", Kind: kind, Subject: "bert", Args: map[string]string{"group": "garden"}}); err != nil {
+		e := Entry{Actor: "anna", Kind: kind, Subject: "bert", Args: map[string]string{"group": "garden"}}
+		if err := l.Record(e); err != nil {
 			t.Fatal(err)
 		}
 	}
