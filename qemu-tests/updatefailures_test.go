@@ -85,7 +85,7 @@ func (c *club) mustSurvive(t *testing.T, p *publisher, v image.Version, f failur
 	}
 	for range attempt.MaxStarts {
 		if f.hangs {
-			c.await(t, &from, `Linux version`)
+			c.await(t, &from, `ignoring loglevel setting`) // the first line that this kernel says here
 			if err := c.Reset(t.Context()); err != nil {
 				t.Fatal(err)
 			}
