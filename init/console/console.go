@@ -22,6 +22,8 @@ type Status struct {
 	Slot    string
 	State   string   // one line: how the box is
 	URLs    []string // where its pages are
+	Claim   string   // one line: how to make the box one's own; empty once somebody has
+	Code    string   // what a phone reads of a display for that; empty: nothing
 	Modules []string // one line each, worst first
 }
 
@@ -32,16 +34,21 @@ func (s Status) lines() []string {
 		out = append(out, "no network address yet")
 	}
 	out = append(out, s.URLs...)
+	if s.Claim != "" {
+		out = append(out, s.Claim)
+	}
 	return append(out, s.Modules...)
 }
 
 // Console is a set of consoles. Writing never blocks the caller: a serial line that nobody reads may stand still.
 type Console struct {
 	mu     sync.Mutex
-	queues []chan string
+	queues []chan update
 	done   sync.WaitGroup
 	shown  []string
 	screen []string // the last lines that the display shows below the status
+	code   string
+	drawn  []string // the picture of code
 }
 
 // queueLength is how many messages wait for a slow console; those after are dropped.
@@ -71,11 +78,17 @@ func Active() (displays, serials []io.Writer) {
 	return displays, serials
 }
 
+// update is what a console is to show: a line, or on a display the whole screen with a picture.
+type update struct {
+	screen, line string
+	picture      []string
+}
+
 // New starts to write to the consoles.
 func New(displays, serials []io.Writer) *Console {
 	c := &Console{}
 	for i, w := range slices.Concat(displays, serials) {
-		q := make(chan string, queueLength)
+		q := make(chan update, queueLength)
 		c.queues = append(c.queues, q)
 		c.done.Go(func() { feed(w, q, i < len(displays)) })
 	}
@@ -83,14 +96,14 @@ func New(displays, serials []io.Writer) *Console {
 }
 
 // feed writes what comes: the display is drawn anew at each status, the others get lines.
-func feed(w io.Writer, q <-chan string, display bool) {
-	for text := range q {
-		screen, line, _ := strings.Cut(text, "\x00")
-		if display {
-			io.WriteString(w, "\x1b[H\x1b[2J"+strings.ReplaceAll(screen, "\n", "\r\n"))
+func feed(w io.Writer, q <-chan update, display bool) {
+	for u := range q {
+		if !display {
+			io.WriteString(w, strings.ReplaceAll(u.line, "\n", "\r\n"))
 			continue
 		}
-		io.WriteString(w, strings.ReplaceAll(line, "\n", "\r\n"))
+		rows, columns := size(w)
+		io.WriteString(w, "\x1b[H\x1b[2J"+strings.ReplaceAll(u.screen, "\n", "\r\n")+place(u.picture, rows, columns))
 	}
 }
 
@@ -135,8 +148,11 @@ func (c *Console) Show(s Status) {
 			news.WriteString("allotment: " + lines[i] + "\n")
 		}
 	}
-	if slices.Equal(lines, c.shown) {
+	if slices.Equal(lines, c.shown) && s.Code == c.code {
 		return
+	}
+	if s.Code != c.code {
+		c.code, c.drawn = s.Code, picture(s.Code)
 	}
 	c.shown = lines
 	c.send(news.String())
@@ -147,7 +163,7 @@ func (c *Console) send(line string) {
 	screen := "\n  " + strings.Join(c.shown, "\n  ") + "\n\n" + strings.Join(c.screen, "\n") + "\n"
 	for _, q := range c.queues {
 		select {
-		case q <- screen + "\x00" + line:
+		case q <- update{screen, line, c.drawn}:
 		default:
 		}
 	}

@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -32,6 +33,46 @@ func TestDisplayAndSerial(t *testing.T) {
 	}
 	if strings.Contains(last, "starting") {
 		t.Errorf("the last screen shows the past: %q", last)
+	}
+}
+
+func TestClaimIsShownUntilThereIsNone(t *testing.T) {
+	var display, serial bytes.Buffer
+	c := New([]io.Writer{&display}, []io.Writer{&serial})
+	s := Status{Title: "Garden Club", Claim: "claim code: 3F7K-9QXM-02TA", Code: "http://192.0.2.7/portal/"}
+	c.Show(s)
+	c.Show(s)
+	s.Claim, s.Code = "", ""
+	c.Show(s)
+	c.Close()
+	if n := strings.Count(serial.String(), "3F7K-9QXM-02TA"); n != 1 {
+		t.Errorf("shown %d times: %q", n, serial.String())
+	}
+	screens := strings.Split(display.String(), "\x1b[H\x1b[2J")
+	if !strings.Contains(screens[1], "3F7K") || strings.Contains(screens[len(screens)-1], "3F7K") {
+		t.Errorf("screens: %q", screens)
+	}
+}
+
+// A picture is drawn where it hides nothing, and only there.
+func TestPlace(t *testing.T) {
+	p := picture("http://192.0.2.7/portal/?code=3F7K-9QXM-02TA")
+	width := len([]rune(p[0]))
+	for _, line := range p {
+		if len([]rune(line)) != width {
+			t.Fatalf("ragged: %q", p)
+		}
+	}
+	if got := place(p, 25, 80); strings.Count(got, "\x1b[") != len(p) || !strings.Contains(got, fmt.Sprintf("\x1b[1;%dH", 81-width)) {
+		t.Errorf("on 80 columns and 25 rows: %q", got)
+	}
+	for _, size := range [][2]int{{len(p) - 1, 200}, {100, width + textWidth - 1}, {0, 0}} {
+		if got := place(p, size[0], size[1]); got != "" {
+			t.Errorf("%v: %q", size, got)
+		}
+	}
+	if picture("") != nil || picture(strings.Repeat("x", 5000)) != nil || place(nil, 100, 100) != "" {
+		t.Error("a picture of nothing")
 	}
 }
 

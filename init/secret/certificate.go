@@ -83,6 +83,20 @@ func namesOf(m *plan.Module, declared plan.Secret, o image.Organisation) []strin
 	return []string{host, m.Name + ".internal"}
 }
 
+// handed returns the module's publicly trusted certificate, if there is one that is good for host now.
+func (s *Store) handed(module, host string, now time.Time) (pair, bool) {
+	if s.Handed == "" {
+		return pair{}, false
+	}
+	p, err := readPair(filepath.Join(s.Handed, module+".pem"))
+	if err != nil {
+		return pair{}, false
+	}
+	_, cert, err := p.parse()
+	good := err == nil && cert.VerifyHostname(host) == nil && !now.Before(cert.NotBefore) && now.Before(cert.NotAfter)
+	return p, good
+}
+
 func (s *Store) ensureCertificate(path string, names []string, now time.Time) (pair, error) {
 	caKey, ca, err := s.authority()
 	if err != nil {

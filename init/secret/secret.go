@@ -45,14 +45,19 @@ func (Value) LogValue() slog.Value { return slog.StringValue(hidden) }
 func (Value) MarshalText() ([]byte, error) { return []byte(hidden), nil }
 
 // Store is the secrets in the state partition: files NAME below a folder of the module, those of certificates NAME.pem.
-type Store struct{ dir string }
+type Store struct {
+	dir string
+
+	// Handed is the folder where certificates of publicly trusted authorities are found, MODULE.pem; empty: none is.
+	Handed string
+}
 
 // Open uses the folder for the secrets of the box, and makes it if it is not there.
 func Open(dir string) (*Store, error) {
 	if err := durable.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("cannot open the secrets: %w", err)
 	}
-	return &Store{dir}, nil
+	return &Store{dir: dir}, nil
 }
 
 // Ensure returns the module's secrets by the names of their files, and makes what is missing, for good. A certificate is
@@ -78,7 +83,12 @@ func (s *Store) ensure(all map[string]Value, m *plan.Module, declared plan.Secre
 	case "hex":
 		make = newHex
 	case "certificate":
-		p, err := s.ensureCertificate(path+".pem", namesOf(m, declared, o), now)
+		names := namesOf(m, declared, o)
+		p, ok := s.handed(m.Name, names[0], now)
+		var err error
+		if !ok {
+			p, err = s.ensureCertificate(path+".pem", names, now)
+		}
 		if err != nil {
 			return err
 		}

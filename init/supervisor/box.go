@@ -125,7 +125,7 @@ func (s *Supervisor) restart(ctx context.Context, module, service string) error 
 	s.log.Info("restarting on request", "unit", u.name)
 	s.record(api.Event{Level: api.Good, Kind: "service", Text: u.name + " is restarted on request"}, u)
 	if !u.prepared { // the module could not be prepared: try again
-		m.settled = false
+		m.settled, m.attempts = false, 0
 		s.prepareModule(ctx, m)
 		return nil
 	}
@@ -149,7 +149,7 @@ func (b *Box) Resources() api.Resources {
 			modules = append(modules, s.measured(m))
 		}
 	})
-	for _, d := range []string{supervisorGroup, "/allotment-gateway", "/allotment-resolver"} {
+	for _, d := range []string{supervisorGroup, "/allotment-gateway", "/allotment-resolver", "/allotment-portal"} {
 		r.System = usage.Add(r.System, usage.Group(s.config.Container.Cgroup+d))
 	}
 	if state != nil {

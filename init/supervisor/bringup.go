@@ -93,7 +93,7 @@ func (s *Supervisor) admit(state State) (goesOn bool, err error) {
 
 // joinNetwork sets the network up and begins to follow it. No link is up before the firewall is.
 func (s *Supervisor) joinNetwork(ctx context.Context, running *sync.WaitGroup) error {
-	if err := s.rule(network.Rules{Ports: publicPorts, Closed: s.config.Trial}); err != nil {
+	if err := s.rule(network.Rules{Ports: publicPorts, UDP: publicUDP, Closed: s.config.Trial}); err != nil {
 		return err
 	}
 	if err := network.Loopback(); err != nil {
@@ -122,6 +122,10 @@ func (s *Supervisor) onState(ctx context.Context, e eventState) {
 	}
 	s.readOff()
 	s.onGate(ctx, e.next)
+	if !s.stranded {
+		s.prepareDaemons()
+		s.lookForClaim(ctx)
+	}
 }
 
 func (s *Supervisor) onModules(ctx context.Context) {
@@ -141,7 +145,7 @@ func (s *Supervisor) onModules(ctx context.Context) {
 
 func (s *Supervisor) onFirewalled(ctx context.Context) {
 	for _, u := range s.daemons {
-		if u != s.updater {
+		if u != s.updater && u != s.portal {
 			u.prepared = true
 			s.adopt(ctx, u)
 		}

@@ -226,7 +226,7 @@ func (c *change) renew(ctx context.Context, services []*plan.Service) {
 func (s *Supervisor) retryModules(ctx context.Context, concerned []*plan.Module) {
 	for _, m := range s.modules {
 		if m.settled && m.network == "" && slices.Contains(concerned, m.plan) {
-			m.settled = false
+			m.settled, m.attempts = false, 0
 			s.prepareModule(ctx, m)
 		}
 	}

@@ -188,6 +188,26 @@ func (d *daemon) cleanup(context.Context) string {
 	return ""
 }
 
+// listenUDP opens a socket for a daemon.
+func listenUDP(address string) ([]*os.File, error) {
+	c, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	f, err := c.(*net.UDPConn).File()
+	if err != nil {
+		return nil, err
+	}
+	return []*os.File{f}, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
+
 // listenTCP opens a socket for a daemon.
 func listenTCP(address string) ([]*os.File, error) {
 	l, err := net.Listen("tcp", address)

@@ -37,6 +37,7 @@ func openFiles(c Config, m *image.Manifest, log *slog.Logger) (*files, error) {
 	if err != nil {
 		return nil, err
 	}
+	secrets.Handed = modulesFolder(c.State)
 	return &files{run: c.Run, settings: values, secrets: secrets}, nil
 }
 

@@ -29,10 +29,34 @@ func (s *Supervisor) addGateway() error {
 	s.gateway, err = s.addDaemon(daemonConfig{
 		name: "gateway", program: s.config.Gateway, id: GatewayID,
 		memory: 128 << 20, pids: 128, weight: 200, // it holds little, and as many connections as its own limits allow
-		listen: func() ([]*os.File, error) { return listenTCP(s.config.Listen) },
+		listen: s.listenGateway,
 		ready:  image.Check{HTTP: ":" + port + gateway.HealthPath, Timeout: 30},
 	})
 	return err
+}
+
+// listenGateway makes the gateway's sockets: TCP for HTTP, then TCP and UDP for HTTPS.
+func (s *Supervisor) listenGateway() (all []*os.File, err error) {
+	plain, err := listenTCP(s.config.Listen)
+	if err != nil || s.config.ListenTLS == "" {
+		return plain, err
+	}
+	defer func() {
+		if err != nil {
+			closeAll(all)
+		}
+	}()
+	all = plain
+	secure, err := listenTCP(s.config.ListenTLS)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, secure...)
+	datagrams, err := listenUDP(s.config.ListenTLS)
+	if err != nil {
+		return nil, err
+	}
+	return append(all, datagrams...), nil
 }
 
 // addResolver makes the resolver's unit. Modules find names as soon as they start and until they have ended.
@@ -56,6 +80,7 @@ func (s *Supervisor) configureDaemons() {
 	}
 	s.configure(s.gateway, s.routes())
 	s.configureUpdater()
+	s.configurePortal()
 	if s.resolver != nil {
 		s.configure(s.resolver, s.names())
 	}
@@ -108,15 +133,27 @@ func (s *Supervisor) names() resolver.Config {
 	return resolver.NewConfig(on, own, s.net.DNS)
 }
 
-// routes tell the gateway where the modules are. Those that are off have none.
+// routes tell the gateway where the modules are, and what names they have. Those that are off have none.
 func (s *Supervisor) routes() gateway.Config {
-	var c gateway.Config
+	c := gateway.Config{Names: s.hostNames(), PortalHost: s.portalHost(), Data: s.folder, ModuleNames: s.certificateNames()}
+	if s.folder != "" {
+		c.ACME = s.config.ACME
+	}
+	for _, a := range s.net.DNS {
+		c.DNS = append(c.DNS, a.String())
+	}
+	if s.portal != nil {
+		c.Portal = "unix:" + s.portalSocket()
+	}
 	for _, m := range s.modules {
 		if m.plan.HTTP == nil || !m.on {
 			continue
 		}
 		target := "http://" + net.JoinHostPort(m.plan.IPv4.Addr().String(), strconv.Itoa(m.plan.HTTP.Port))
-		c.Routes = append(c.Routes, gateway.Routes(m.plan.HTTP, m.plan.Title, target, allIn(m.units, ready))...)
+		for _, r := range gateway.Routes(m.plan.HTTP, m.plan.Title, target, allIn(m.units, ready)) {
+			r.Module, r.SSO = m.plan.Name, m.plan.Declared.SSO
+			c.Routes = append(c.Routes, r)
+		}
 	}
 	return c
 }

@@ -161,6 +161,7 @@ func (s *Supervisor) patrol(ctx context.Context) {
 		go s.renewFiles(ctx)
 	}
 	s.reading.Go(func() { s.send(eventVolumes{fullVolumes(p, st)}) })
+	s.lookAtCertificates()
 }
 
 func fullVolumes(p *plan.Plan, st State) []string {

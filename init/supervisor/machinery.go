@@ -2,13 +2,8 @@ package supervisor
 
 import (
 	"context"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"allotment/api"
-	"allotment/init/durable"
 	"allotment/init/plan"
 )
 
@@ -98,69 +93,4 @@ func quota(p *plan.Module) (sum int64) {
 		sum += v.Quota
 	}
 	return sum
-}
-
-// The count of wrong codes lives until the next boot, that a box is claimed for ever.
-func (s *Supervisor) wrongFile() string   { return filepath.Join(s.config.Run, "claim-wrong") }
-func (s *Supervisor) claimedFile() string { return filepath.Join(s.config.State, "system", "claimed") }
-
-func (s *Supervisor) claimState() api.Claim {
-	var c api.Claim
-	_, err := os.Stat(s.claimedFile())
-	c.Claimed = err == nil
-	b, _ := os.ReadFile(s.wrongFile())
-	c.Wrong, _ = strconv.Atoi(strings.TrimSpace(string(b)))
-	return c
-}
-
-// Claim implements apiserver.Box.
-func (b *Box) Claim() api.Claim {
-	var c api.Claim
-	_ = b.supervisor.call(func(context.Context) { c = b.supervisor.claimState() })
-	return c
-}
-
-// mostWrong is how many wrong codes lock the first run until the next boot.
-const mostWrong = 100
-
-// ClaimWrong implements apiserver.Box.
-func (b *Box) ClaimWrong(context.Context) (api.Claim, error) {
-	s := b.supervisor
-	var c api.Claim
-	var err error
-	failed := s.call(func(context.Context) {
-		c = s.claimState()
-		c.Wrong++
-		if err = os.WriteFile(s.wrongFile(), []byte(strconv.Itoa(c.Wrong)), 0o600); err != nil {
-			return
-		}
-		text := "somebody entered a wrong claim code, number " + strconv.Itoa(c.Wrong) + " since the box was started"
-		if c.Wrong >= mostWrong {
-			text = "too many wrong claim codes: nobody can claim the box before it is started again"
-		}
-		if c.Wrong == 1 || c.Wrong%10 == 0 {
-			s.config.Console.Print("CLAIM-WRONG count=%d: %s", c.Wrong, text)
-		}
-		s.record(api.Event{Level: api.Fair, Kind: "box", Text: text}, nil)
-	})
-	return c, firstOf(failed, err)
-}
-
-// Claimed implements apiserver.Box.
-func (b *Box) Claimed(context.Context) error {
-	s := b.supervisor
-	var err error
-	failed := s.call(func(context.Context) {
-		if s.state == nil {
-			err = api.Errorf(api.Conflict, "the state partition is not open yet")
-			return
-		}
-		if s.claimState().Claimed {
-			return
-		}
-		if err = durable.WriteFile(s.claimedFile(), []byte("claimed\n"), 0o644); err == nil {
-			s.record(api.Event{Level: api.Good, Kind: "box", Text: "the box has an officer: the claim code is void"}, nil)
-		}
-	})
-	return firstOf(failed, err)
 }

@@ -21,6 +21,7 @@ type module struct {
 	on         bool                          // an officer wants it to run
 	held       bool                          // it stops in order to be replaced
 	settled    bool                          // it was prepared, or cannot be: see problem
+	attempts   int                           // to prepare it that have failed in a row
 	network    string                        // path of its network namespace; empty: not prepared
 	layers     []string                      // files; gone once they were read for damage
 	problem    string                        // why it cannot be prepared, or which migration failed
@@ -120,6 +121,7 @@ type eventPrepared struct {
 	version int // of the module
 	parts   parts
 	err     error
+	lasting bool // only other settings could mend it
 }
 
 // parts are what a module's containers are made of.
@@ -134,18 +136,20 @@ type parts struct {
 func (s *Supervisor) prepareModule(ctx context.Context, m *module) {
 	p, all, state, files, version := m.plan, s.plan, s.state, s.files, m.version
 	go func() {
-		got, err := s.prepares(state, p)
-		if err == nil {
-			got.changed, err = files.install(all, p, s.wallClock())
+		e := eventPrepared{module: m, version: version}
+		if e.parts, e.err = s.prepares(state, p); e.err == nil {
+			e.parts.changed, e.err = files.install(all, p, s.wallClock())
+			e.lasting = e.err != nil
 		}
-		s.send(eventPrepared{m, version, got, err})
+		s.send(e)
 	}()
 }
 
-// prepareAfresh prepares a module that has another declaration than before.
+// prepareAfresh prepares a module that has another declaration than before. Whoever asked for it waits for the outcome, so there
+// is no second attempt.
 func (s *Supervisor) prepareAfresh(ctx context.Context, m *module) {
 	m.version++
-	m.settled, m.network, m.problem, m.layers = false, "", "", nil
+	m.settled, m.network, m.problem, m.layers, m.attempts = false, "", "", nil, mostPreparations-1
 	for _, u := range m.units {
 		u.prepared = false
 	}
@@ -191,23 +195,16 @@ func (s *Supervisor) onPrepared(ctx context.Context, e eventPrepared) {
 	if m.version != e.version {
 		return // it was replaced meanwhile
 	}
-	m.settled = true
 	for _, u := range m.units {
 		if e.err == nil {
 			e.err = u.job.(containerJob).open(e.parts.network, filepath.Join(s.config.State, "logs"), s.warn)
 		}
 	}
 	if e.err != nil {
-		s.log.Error("cannot prepare a module", "module", m.plan.Name, "error", e.err)
-		m.problem = e.err.Error()
-		text := m.plan.Title + " cannot run: " + m.problem
-		s.record(api.Event{Level: api.Bad, Kind: "module", Module: m.plan.Name, Text: text}, nil)
-		for _, u := range m.units {
-			u.problem = m.problem
-			u.machine.to(failed, s.now()) // nothing changes before the next boot, or before settings do
-		}
+		s.notPrepared(e)
 		return
 	}
+	m.settled, m.attempts = true, 0
 	m.problem, m.network, m.layers = "", e.parts.network, e.parts.layers
 	for _, d := range m.migrations {
 		if e.parts.formats[d.plan.Volume] >= d.plan.Format {
@@ -223,6 +220,43 @@ func (s *Supervisor) onPrepared(ctx context.Context, e eventPrepared) {
 		if u := s.unit(service.ID); u != nil && u.process != nil {
 			s.perform(ctx, u, u.machine.restart(s.now()))
 		}
+	}
+}
+
+// mostPreparations bounds how often in a row a module is prepared in vain, with pauses that double: what fails may be a passing
+// want of something in the kernel.
+const mostPreparations = 6
+
+// eventPrepareAgain asks for another attempt after so many have failed.
+type eventPrepareAgain struct {
+	module            *module
+	version, attempts int
+}
+
+// notPrepared has the module prepared again after a pause, or gives it up.
+func (s *Supervisor) notPrepared(e eventPrepared) {
+	m := e.module
+	m.attempts++
+	next := backoff
+	if m.settled = e.lasting || m.attempts >= mostPreparations; m.settled {
+		next, m.problem = failed, e.err.Error() // nothing changes before the next boot, or before settings do
+		text := m.plan.Title + " cannot run: " + m.problem
+		s.record(api.Event{Level: api.Bad, Kind: "module", Module: m.plan.Name, Text: text}, nil)
+	} else {
+		again := eventPrepareAgain{m, m.version, m.attempts}
+		time.AfterFunc(firstBackoff<<(m.attempts-1), func() { s.send(again) })
+	}
+	s.log.Error("cannot prepare a module", "module", m.plan.Name, "error", e.err, "for good", m.settled)
+	for _, u := range m.units {
+		u.problem = e.err.Error()
+		u.machine.to(next, s.now())
+	}
+}
+
+// onPrepareAgain prepares a module once more, unless somebody has had that done meanwhile.
+func (s *Supervisor) onPrepareAgain(ctx context.Context, e eventPrepareAgain) {
+	if e.module.version == e.version && e.module.attempts == e.attempts && !e.module.settled {
+		s.prepareModule(ctx, e.module)
 	}
 }
 

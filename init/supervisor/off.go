@@ -149,12 +149,15 @@ func (s *Supervisor) allow(u *unit) {
 	u.machine.allow(s.now())
 }
 
-// publicPorts are the TCP ports that the firewall opens.
-var publicPorts = []uint16{80}
+// publicPorts are the gateway's TCP ports, publicUDP its UDP ports, that the firewall opens.
+var (
+	publicPorts = []uint16{80, 443}
+	publicUDP   = []uint16{443}
+)
 
 // setRules tells the kernel who may talk to whom. Without rules nothing is right, so an error ends the boot.
 func (s *Supervisor) setRules() {
-	r := network.Rules{Ports: publicPorts, Closed: s.trial != nil}
+	r := network.Rules{Ports: publicPorts, UDP: publicUDP, Closed: s.trial != nil}
 	for _, m := range s.modules {
 		if m.on {
 			r.Modules = append(r.Modules, m.plan)

@@ -79,9 +79,15 @@ func (s *Supervisor) staged() (image.Version, error) {
 
 var errNoUpdates = api.Errorf(api.Conflict, "this box has no updates")
 
-// standStill stops all modules in order. The gateway tells visitors to wait.
+// standStill stops all modules in order, and the portal. The gateway tells visitors to wait.
 func (s *Supervisor) standStill(ctx context.Context) error {
-	if err := s.call(func(context.Context) { s.hold(true) }); err != nil {
+	err := s.call(func(ctx context.Context) {
+		s.hold(true)
+		if s.portal != nil {
+			s.perform(ctx, s.portal, s.portal.machine.stop(s.now()))
+		}
+	})
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, standTime)
@@ -92,7 +98,7 @@ func (s *Supervisor) standStill(ctx context.Context) error {
 				return false
 			}
 		}
-		return true
+		return s.portal == nil || s.portal.machine.state == stopped
 	})
 }
 
@@ -102,9 +108,12 @@ func (s *Supervisor) hold(held bool) {
 	}
 }
 
-// goOn starts the modules again that standStill has stopped.
+// goOn starts again what standStill has stopped.
 func (s *Supervisor) goOn(context.Context) {
 	s.hold(false)
+	if s.portal != nil {
+		s.allow(s.portal)
+	}
 	for _, m := range s.modules {
 		if !m.on {
 			continue

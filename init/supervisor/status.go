@@ -25,6 +25,7 @@ func (s *Supervisor) show() {
 		}
 		c.URLs = append(c.URLs, "http://"+host+"/")
 	}
+	s.showClaim(&c)
 	var good []string
 	for _, m := range s.modules {
 		switch {
@@ -80,4 +81,17 @@ func (m *module) describe() string {
 		parts = append(parts, m.problem)
 	}
 	return fmt.Sprintf("%s: %s", m.plan.Title, strings.Join(parts, ", "))
+}
+
+// showClaim tells whoever sees the console how to make the box theirs.
+func (s *Supervisor) showClaim(c *console.Status) {
+	switch {
+	case s.locked:
+		c.Claim = lockedText
+	case s.claim != "":
+		c.Claim = "claim code: " + s.claim
+		if len(c.URLs) > 0 {
+			c.Code = c.URLs[0] + "portal/?code=" + s.claim
+		}
+	}
 }

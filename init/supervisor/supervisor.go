@@ -65,7 +65,11 @@ type Config struct {
 	State     string // mount point of the state partition
 	Gateway   string // program
 	Resolver  string // program
-	Listen    string // the gateway's address
+	Portal    string // program; empty: none
+	Listen    string // the gateway's address for HTTP
+	ListenTLS string // the gateway's address for HTTPS, of TCP and UDP
+	ACME      gateway.ACME
+	Provider  Provider // nil: nobody has chosen a claim code
 	Container container.Config
 	OpenState func(context.Context) (State, error)
 	Gate      *gate.Gate                  // decides whether a new release stays; nil: nobody does
@@ -98,6 +102,7 @@ type Supervisor struct {
 	net      network.Status
 	resolver *unit        // nil where there is none
 	updater  *unit        // likewise
+	portal   *unit        // likewise
 	upstream resolverAddr // the network's resolver
 	domain   string       // of the organisation
 	synced   time.Time    // when the time servers were followed last
@@ -105,6 +110,10 @@ type Supervisor struct {
 	files    *files
 	waits    []wait
 	ends     chan struct{} // closed when the box begins to end
+	folder   string        // of the gateway's certificates; empty before it is there
+	handed                 // what lies there
+	claim    string        // code; empty once the box is claimed, and before it is decided
+	locked   bool          // nobody can claim the box before the next boot
 	trial    *trial        // nil: this release is not on trial
 	stranded bool          // no module may start, see gate.Stranded
 
@@ -160,6 +169,9 @@ func New(c Config, r *reaper.Reaper) (*Supervisor, error) {
 	if err := s.addUpdater(); err != nil {
 		return nil, err
 	}
+	if err := s.addPortal(); err != nil {
+		return nil, err
+	}
 	s.wire(p)
 	return s, nil
 }
@@ -185,9 +197,12 @@ func (s *Supervisor) send(event any) {
 
 func (s *Supervisor) warn(err error) { s.log.Warn("going on after an error", "error", err) }
 
-// connectDaemons lets the gateway start first, so that visitors are told to wait, and stop first; and the resolver be there
-// before all services and after them.
+// connectDaemons lets the gateway start first, so that visitors are told to wait, and stop first, before the portal; and the
+// resolver be there before all services and after them.
 func (s *Supervisor) connectDaemons() {
+	if s.portal != nil {
+		s.portal.under = append(s.portal.under, s.gateway)
+	}
 	for _, u := range s.units {
 		u.under = append(u.under, s.gateway)
 		if s.resolver != nil {
@@ -313,6 +328,8 @@ func (s *Supervisor) handle(ctx context.Context, event any) {
 		s.onModules(ctx)
 	case eventPrepared:
 		s.onPrepared(ctx, e)
+	case eventPrepareAgain:
+		s.onPrepareAgain(ctx, e)
 	case eventBroken:
 		s.fail(e.stage, e.err)
 	case eventMigrated:
@@ -325,6 +342,10 @@ func (s *Supervisor) handle(ctx context.Context, event any) {
 		s.patrol(ctx)
 	case eventVolumes:
 		s.onVolumes(e)
+	case eventVolumesMade:
+		s.onVolumesMade(ctx, e)
+	case eventHanded:
+		s.onHanded(ctx, e)
 	case eventTime:
 		s.onTime(e)
 	case eventCall:
