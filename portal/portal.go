@@ -1,0 +1,105 @@
+// Package portal puts the portal together: what it keeps, what it asks, and the pages of all its packages.
+package portal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"allotment/api"
+	"allotment/portal/audit"
+	"allotment/portal/config"
+	"allotment/portal/directory"
+	"allotment/portal/members"
+	"allotment/portal/session"
+	"allotment/portal/store"
+	"allotment/portal/web"
+)
+
+// Portal is a running portal.
+type Portal struct {
+	deps web.Deps
+	site *web.Site
+}
+
+// Open opens what the portal keeps, in the folder that the configuration names, and makes its pages. Clock tells the time.
+func Open(c func() config.Config, clock func() time.Time, log *slog.Logger) (*Portal, error) {
+	db, err := store.Open(filepath.Join(c().State, "portal.db"))
+	if err != nil {
+		return nil, err
+	}
+	p := &Portal{deps: web.Deps{
+		Config:       c,
+		Organisation: func() string { return c().Domain },
+		Directory:    directory.Open(c().Directory, func() (string, error) { return readLine(c().Password) }),
+		DB:           db,
+		Audit:        audit.New(db, clock),
+		Sessions:     session.New(db, clock, func() bool { return c().Secure }),
+		Box:          api.Unix(c().API),
+		Clock:        clock,
+		Log:          log,
+	}}
+	if p.site, err = web.New(p.deps, members.Section()); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// ServeHTTP answers one request.
+func (p *Portal) ServeHTTP(w http.ResponseWriter, r *http.Request) { p.site.ServeHTTP(w, r) }
+
+// Site is the portal's pages.
+func (p *Portal) Site() *web.Site { return p.site }
+
+// Deps is what the pages work with.
+func (p *Portal) Deps() web.Deps { return p.deps }
+
+// sweepEvery is how often what has expired is removed.
+const sweepEvery = time.Hour
+
+// Run does what is due without a visitor, until ctx ends.
+func (p *Portal) Run(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		p.sweep(ctx)
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (p *Portal) sweep(ctx context.Context) {
+	if err := p.deps.Sessions.Sweep(); err != nil {
+		p.deps.Log.Error("cannot sweep", "error", err)
+	}
+	gone, err := p.deps.Directory.Purge(ctx, p.deps.Clock())
+	for _, name := range gone {
+		err = errors.Join(err, p.deps.Audit.Record(audit.Entry{Kind: "person.removed", Subject: name}))
+	}
+	if err != nil && !errors.Is(err, directory.ErrUnavailable) {
+		p.deps.Log.Error("cannot remove who was to be deleted", "error", err)
+	}
+}
+
+// Close closes what Open opened.
+func (p *Portal) Close() error {
+	p.deps.Box.Close()
+	return errors.Join(p.deps.Directory.Close(), p.deps.DB.Close())
+}
+
+func readLine(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("cannot read a secret: %w", err)
+	}
+	return strings.TrimRight(string(b), "\n"), nil
+}

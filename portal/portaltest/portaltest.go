@@ -1,0 +1,97 @@
+// Package portaltest runs the whole portal for tests, on a directory that the test has started.
+package portaltest
+
+import (
+	"context"
+	"log/slog"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"allotment/portal"
+	"allotment/portal/config"
+	"allotment/portal/directory"
+)
+
+// Password is everybody's.
+const Password = "tomatoes and beans"
+
+// Names of people that Start makes: an officer (treasurer), a member who decides about group "bees", and two members.
+const (
+	Officer = "olga"
+	Owner   = "berta"
+	Member  = "anna"
+	Other   = "otto"
+)
+
+// Portal is a portal that runs.
+type Portal struct {
+	*portal.Portal
+	URL       string
+	Directory *directory.Directory
+	Config    *config.Config // may be changed before it is used
+}
+
+// Start runs a portal on the directory at address (see directorytest), with the people above, until the test ends.
+func Start(t testing.TB, address, password string) *Portal {
+	t.Helper()
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "password")
+	if err := os.WriteFile(secret, []byte(password), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &Portal{Config: &config.Config{
+		API: filepath.Join(dir, "api.sock"), Directory: address, Password: secret, State: filepath.Join(dir, "state"),
+		Domain: "club.example",
+		Modules: []config.Module{
+			{Name: "web", Title: "Website", Path: "/", SSO: "header", Permissions: []config.Permission{{Name: "edit", Title: "write pages"}}},
+			{Name: "calendar", Title: "Calendar", Path: "/calendar/", SSO: "basic"},
+		},
+	}}
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	var err error
+	if p.Portal, err = portal.Open(func() config.Config { return *p.Config }, time.Now, log); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	p.Directory = p.Deps().Directory
+	p.people(t)
+	server := httptest.NewServer(p)
+	t.Cleanup(server.Close)
+	p.URL = server.URL
+	return p
+}
+
+// people fills the directory.
+func (p *Portal) people(t testing.TB) {
+	t.Helper()
+	ctx := context.Background()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, v := range []directory.Person{
+		{Name: Officer, Given: "Olga", Family: "Oberst", OutsideMail: "olga@mail.example"},
+		{Name: Owner, Given: "Berta", Family: "Biene", OutsideMail: "berta@mail.example"},
+		{Name: Member, Given: "Anna", Family: "Apfel", OutsideMail: "anna@mail.example"},
+		{Name: Other, Given: "Otto", Family: "Obst", OutsideMail: "otto@mail.example"},
+	} {
+		must(p.Directory.AddPerson(ctx, v))
+		must(p.Directory.SetPassword(ctx, v.Name, Password))
+	}
+	must(p.Directory.AddGroup(ctx, directory.Group{Name: "bees", Title: "Beekeepers", Owners: []string{Owner}, Members: []string{Owner, Member}}))
+	must(p.Directory.AddGroup(ctx, directory.Group{Name: "choir", Title: "Choir", Members: []string{Other}}))
+	offices, err := p.Directory.Offices(ctx)
+	must(err)
+	for _, o := range offices {
+		if o.Name == "treasurer" {
+			must(p.Directory.AppointTo(ctx, o.Name, Officer, time.Time{}, time.Time{}))
+			return
+		}
+	}
+	must(p.Directory.AddOffice(ctx, directory.Office{Name: "treasurer", Title: "Treasurer", Occupant: Officer}))
+}

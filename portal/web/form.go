@@ -1,0 +1,165 @@
+package web
+
+import (
+	"net/mail"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Form is what a visitor filled in, with what is wrong about it. A handler reads the fields, looks at OK, and renders its page
+// again if something is wrong: the fields keep what was filled in.
+type Form struct {
+	values url.Values
+	wrong  []Wrong
+	text   func(key string, args ...any) string
+}
+
+// Wrong is what is wrong about a field.
+type Wrong struct {
+	Field string
+	Text  string
+}
+
+// Lengths of texts in characters, for Text and Required.
+const (
+	Line = 200
+	Area = 4000
+)
+
+// Set fills in a field.
+func (f *Form) Set(field string, values ...string) { f.values[field] = values }
+
+// Value is what a field has, as it came.
+func (f *Form) Value(field string) string { return f.values.Get(field) }
+
+// All are the values of a field that can have several.
+func (f *Form) All(field string) []string { return f.values[field] }
+
+// Is tells whether a field has a value; for boxes and choices.
+func (f *Form) Is(field, value string) bool { return slices.Contains(f.values[field], value) }
+
+// Checked tells whether a box is checked.
+func (f *Form) Checked(field string) bool { return f.Is(field, "yes") }
+
+// Text is a field's text of up to limit characters, in Unicode's form NFC and without white space around it. It refuses
+// characters that are no text or turn what stands around them about.
+func (f *Form) Text(field string, limit int) string {
+	s := f.values.Get(field)
+	if !utf8.ValidString(s) || strings.ContainsFunc(s, unwanted) {
+		f.Fail(field, "form.characters")
+		return ""
+	}
+	s = strings.TrimSpace(norm.NFC.String(strings.ReplaceAll(s, "\r\n", "\n")))
+	if limit <= Line && strings.Contains(s, "\n") {
+		f.Fail(field, "form.characters")
+		return ""
+	}
+	if utf8.RuneCountInString(s) > limit {
+		f.Fail(field, "form.long", "n", limit)
+		return ""
+	}
+	return s
+}
+
+// unwanted are control characters and the controls of writing direction (Unicode annex 9, section 2).
+func unwanted(c rune) bool {
+	return c != '\n' && c != '\r' && c != '\t' && unicode.IsControl(c) || unicode.Is(unicode.Bidi_Control, c) || c == 0xfeff
+}
+
+// Required is Text that must not be empty.
+func (f *Form) Required(field string, limit int) string {
+	s := f.Text(field, limit)
+	if s == "" && f.Error(field) == "" {
+		f.Fail(field, "form.required")
+	}
+	return s
+}
+
+// Secret is a password as it was typed, and must not be empty.
+func (f *Form) Secret(field string) string {
+	s := f.values.Get(field)
+	switch {
+	case s == "":
+		f.Fail(field, "form.required")
+	case !utf8.ValidString(s) || len(s) > 1000:
+		f.Fail(field, "form.characters")
+		return ""
+	}
+	return s
+}
+
+// Choice is one of several values.
+func (f *Form) Choice(field string, allowed ...string) string {
+	s := f.values.Get(field)
+	if !slices.Contains(allowed, s) {
+		f.Fail(field, "form.choice")
+		return ""
+	}
+	return s
+}
+
+// Number is a whole number within bounds.
+func (f *Form) Number(field string, lowest, highest int) int {
+	n, err := strconv.Atoi(strings.TrimSpace(f.values.Get(field)))
+	if err != nil || n < lowest || n > highest {
+		f.Fail(field, "form.number", "lowest", lowest, "highest", highest)
+		return lowest
+	}
+	return n
+}
+
+// Date is a day at its beginning in UTC, or the zero time if the field is empty.
+func (f *Form) Date(field string) time.Time {
+	s := strings.TrimSpace(f.values.Get(field))
+	if s == "" {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.DateOnly, s)
+	if err != nil || t.Year() < 1900 || t.Year() > 2200 {
+		f.Fail(field, "form.date")
+		return time.Time{}
+	}
+	return t
+}
+
+// Mail is an address (RFC 5322 addr-spec), or empty.
+func (f *Form) Mail(field string) string {
+	s := f.Text(field, Line)
+	if s == "" {
+		return ""
+	}
+	a, err := mail.ParseAddress(s)
+	if err != nil || a.Address != s || a.Name != "" || strings.ContainsAny(s, " ,;<>\"") {
+		f.Fail(field, "form.mail")
+		return ""
+	}
+	return s
+}
+
+// Fail says what is wrong about a field, by a message's key; an empty field means the form as a whole.
+func (f *Form) Fail(field, key string, args ...any) {
+	f.wrong = append(f.wrong, Wrong{field, f.text(key, args...)})
+}
+
+// Error is the first thing that is wrong about a field.
+func (f *Form) Error(field string) string {
+	for _, w := range f.wrong {
+		if w.Field == field {
+			return w.Text
+		}
+	}
+	return ""
+}
+
+// Wrong is all that is wrong.
+func (f *Form) Wrong() []Wrong { return f.wrong }
+
+// OK tells that nothing is wrong.
+func (f *Form) OK() bool { return len(f.wrong) == 0 }
