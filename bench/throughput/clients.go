@@ -129,16 +129,12 @@ func (s *ldapSession) Close() error {
 }
 
 // portalSession looks up what the portal shows a member who has logged in: the person, whose address it is, and all groups.
-type portalSession struct{ clients []*directory.Client }
+type portalSession struct{ clients []*directory.Directory }
 
 func openPortal(ctx context.Context, m *machine) (session, error) {
 	s := &portalSession{}
 	for range ldapConnections {
-		c, err := directory.Connect(ctx, m.Address(ldapPort), portalPassword)
-		if err != nil {
-			return nil, errors.Join(err, s.Close())
-		}
-		s.clients = append(s.clients, c)
+		s.clients = append(s.clients, openDirectory(m))
 	}
 	return s, nil
 }
@@ -147,15 +143,16 @@ func (s *portalSession) do(n int) error {
 	return share(len(s.clients), n, func(w int) error { return s.look(s.clients[w], writer) })
 }
 
-func (s *portalSession) look(c *directory.Client, name string) error {
-	p, err := c.Person(name)
+func (s *portalSession) look(d *directory.Directory, name string) error {
+	ctx := context.Background() // the directory bounds each request
+	p, err := d.Person(ctx, name)
 	if err != nil {
 		return err
 	}
-	if _, err := c.PersonByMail(p.Mail); err != nil {
+	if _, err := d.PersonByMail(ctx, p.Mail); err != nil {
 		return err
 	}
-	groups, err := c.Groups()
+	groups, err := d.Groups(ctx)
 	if err == nil && len(groups) == 0 {
 		err = errors.New("there are no groups")
 	}

@@ -105,15 +105,16 @@ func (m *machine) retry(ctx context.Context, do func() error) error {
 	}
 }
 
+func openDirectory(m *machine) *directory.Directory {
+	return directory.Open(m.Address(ldapPort), func() (string, error) { return portalPassword, nil })
+}
+
 // fill adds everybody who is not there yet. Passwords have only those who need them.
 func (m *machine) fill(ctx context.Context) error {
-	c, err := directory.Connect(ctx, m.Address(ldapPort), portalPassword)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
+	d := openDirectory(m)
+	defer d.Close()
 	for i := range people {
-		p := directory.Person{Name: fmt.Sprintf("member%02d", i), Groups: []string{"members"}}
+		p := directory.Person{Name: fmt.Sprintf("member%02d", i)}
 		secret := ""
 		switch i {
 		case 0:
@@ -121,9 +122,13 @@ func (m *machine) fill(ctx context.Context) error {
 		case 1:
 			p.Name, secret = reader, password
 		}
-		p.FullName, p.GivenName, p.Surname = "Member "+p.Name, "Member", p.Name
+		p.Given, p.Family = "Member", p.Name
 		p.Mail = p.Name + "@club.example"
-		if err := c.AddPerson(p, secret); err != nil && !errors.Is(err, directory.ErrExists) {
+		err := d.AddPerson(ctx, p)
+		if err == nil && secret != "" {
+			err = d.SetPassword(ctx, p.Name, secret)
+		}
+		if err != nil && !errors.Is(err, directory.ErrExists) {
 			return err
 		}
 	}

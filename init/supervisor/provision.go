@@ -21,14 +21,14 @@ const portalSecret = "portal"
 // Provision implements apiserver.Box.
 func (b *Box) Provision(ctx context.Context, p api.Provision) iter.Seq2[api.Account, error] {
 	return func(yield func(api.Account, error) bool) {
-		c, address, err := b.supervisor.connectDirectory(ctx)
+		d, err := b.supervisor.openDirectory()
 		if err != nil {
 			yield(api.Account{}, err)
 			return
 		}
-		defer c.Close()
+		defer d.Close()
 		group := cmp.Or(p.Group, "members")
-		if err := c.AddGroup(directory.Group{Name: group}); err != nil && !errors.Is(err, directory.ErrExists) {
+		if err := d.AddGroup(ctx, directory.Group{Name: group}); err != nil && !errors.Is(err, directory.ErrExists) {
 			yield(api.Account{}, err)
 			return
 		}
@@ -37,7 +37,7 @@ func (b *Box) Provision(ctx context.Context, p api.Provision) iter.Seq2[api.Acco
 				return
 			}
 			a := api.Account{Name: fmt.Sprintf("user%02d", i+1), Password: rand.Text()}
-			err := account(ctx, c, address, group, a)
+			err := account(ctx, d, group, a)
 			if !yield(a, err) || err != nil {
 				return
 			}
@@ -46,38 +46,33 @@ func (b *Box) Provision(ctx context.Context, p api.Provision) iter.Seq2[api.Acco
 }
 
 // account makes one account, or gives it a new password, and tries it.
-func account(ctx context.Context, c *directory.Client, address, group string, a api.Account) error {
-	err := c.AddPerson(directory.Person{Name: a.Name, FullName: a.Name}, a.Password)
-	if errors.Is(err, directory.ErrExists) {
-		err = c.SetPassword(a.Name, a.Password)
-	}
-	if err != nil {
+func account(ctx context.Context, d *directory.Directory, group string, a api.Account) error {
+	if err := d.AddPerson(ctx, directory.Person{Name: a.Name}); err != nil && !errors.Is(err, directory.ErrExists) {
 		return err
 	}
-	if err := c.AddMember(group, a.Name); err != nil && !errors.Is(err, directory.ErrExists) {
+	if err := d.SetPassword(ctx, a.Name, a.Password); err != nil {
 		return err
 	}
-	return directory.Authenticate(ctx, address, a.Name, a.Password)
+	if err := d.AddMember(ctx, group, a.Name); err != nil && !errors.Is(err, directory.ErrExists) {
+		return err
+	}
+	return d.Authenticate(ctx, a.Name, a.Password)
 }
 
-// connectDirectory connects to the directory with the portal's rights.
-func (s *Supervisor) connectDirectory(ctx context.Context) (*directory.Client, string, error) {
+// openDirectory is the directory with the portal's rights.
+func (s *Supervisor) openDirectory() (*directory.Directory, error) {
 	f, p, err := s.filesAndPlan()
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	m := p.Module(plan.Directory)
 	if m == nil {
-		return nil, "", api.Errorf(api.Conflict, "this box has no directory")
+		return nil, api.Errorf(api.Conflict, "this box has no directory")
 	}
 	password, err := f.secret(m, portalSecret, s.wallClock())
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	address := net.JoinHostPort(m.IPv4.Addr().String(), strconv.Itoa(plan.LDAPPort))
-	c, err := directory.Connect(ctx, address, password)
-	if err != nil {
-		return nil, "", api.Errorf(api.Conflict, "the directory does not let the portal in: %v", err)
-	}
-	return c, address, nil
+	return directory.Open(address, func() (string, error) { return password, nil }), nil
 }

@@ -58,13 +58,13 @@ func newClub(t *testing.T) *club {
 	t.Cleanup(gateway.Close)
 	c.gateway = gateway.URL
 
-	portal, err := directory.Connect(t.Context(), c.ldap, c.box.Secret("directory", "portal"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	portal := directory.Open(c.ldap, func() (string, error) { return c.box.Secret("directory", "portal"), nil })
 	defer portal.Close()
 	for _, name := range []string{"anna", "bert"} {
-		if err := portal.AddPerson(directory.Person{Name: name}, password); err != nil {
+		if err := portal.AddPerson(t.Context(), directory.Person{Name: name}); err != nil {
+			t.Fatal(err)
+		}
+		if err := portal.SetPassword(t.Context(), name, password); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,10 +15,18 @@ tool() {
 	return
 }
 
+# extend adds the folders that came with later formats of the volume, if they are not there.
+extend() {
+	case $(tool slapcat -s ou=permissions,o=organisation) in
+	'') tool slapadd -l /usr/share/allotment/permissions.ldif ;;
+	esac
+}
+
 # load fills the database anew, while slapd does not run. LMDB takes an empty file for a new database.
 load() {
 	: >"$data"
 	tool slapadd -l "$1"
+	extend
 }
 
 case $1 in
@@ -28,6 +36,10 @@ start) # tests give an address
 	exec /usr/sbin/slapd -f "$config" -h "${2:-ldap://}" -d none # to standard error, and only what is grave
 	;;
 create) load /usr/share/allotment/organisation.ldif ;;
+extend)
+	tool slapindex # attributes can have got an index
+	extend
+	;;
 reindex) tool slapindex ;;
 dump) tool slapcat -l "$dump" ;;
 verify) tool slapadd -u -l "$dump" ;;

@@ -1,20 +1,16 @@
-// Package directory_test asks the real slapd of the module, by the portal's client and by LDAP itself.
+// Package directory_test asks the real slapd of the module by LDAP itself. What the portal does with it is tested in
+// portal/directory.
 package directory_test
 
 import (
-	"cmp"
-	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-ldap/ldap/v3"
-	gocmp "github.com/google/go-cmp/cmp"
 
 	"allotment/init/render"
 	"allotment/modules/moduletest"
@@ -72,14 +68,18 @@ func running(t *testing.T, readers ...render.Reader) *server {
 	return s
 }
 
-func (s *server) portal() *directory.Client {
-	s.t.Helper()
-	c, err := directory.Connect(s.t.Context(), s.address, s.box.Secret("directory", "portal"))
-	if err != nil {
-		s.t.Fatal(err)
+func (s *server) portal() *directory.Directory {
+	d := directory.Open(s.address, func() (string, error) { return s.box.Secret("directory", "portal"), nil })
+	s.t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// add makes accounts with a password.
+func add(t *testing.T, d *directory.Directory, people ...directory.Person) {
+	t.Helper()
+	for _, p := range people {
+		mustDo(t, d.AddPerson(t.Context(), p), d.SetPassword(t.Context(), p.Name, password))
 	}
-	s.t.Cleanup(func() { c.Close() })
-	return c
 }
 
 // bind connects as somebody; both empty is nobody.
@@ -141,142 +141,22 @@ func mustBe(t *testing.T, err, want error) {
 
 const password = "correct horse battery staple"
 
-var anna = directory.Person{Name: "anna", FullName: "Anna Archer", GivenName: "Anna", Surname: "Archer",
-	Mail: "anna@ashwell.example", OutsideMail: "anna@elsewhere.example", Language: "en", Groups: []string{"members"}}
-
-func TestPeople(t *testing.T) {
-	s := running(t)
-	c := s.portal()
-	mustDo(t, c.AddPerson(anna, password), c.AddMember("members", "anna"))
-
-	got, err := c.Person("anna")
-	mustDo(t, err)
-	if diff := gocmp.Diff(anna, got); diff != "" {
-		t.Error(diff)
-	}
-	for _, address := range []string{anna.Mail, anna.OutsideMail} {
-		if got, err := c.PersonByMail(address); err != nil || got.Name != "anna" {
-			t.Errorf("%s belongs to %q, error %v", address, got.Name, err)
-		}
-	}
-	_, err = c.PersonByMail("*")
-	mustBe(t, err, directory.ErrNotFound)
-	changed := anna
-	changed.FullName, changed.OutsideMail = "Anna Äpfel", ""
-	mustDo(t, c.ChangePerson(changed))
-	got, err = c.Person("anna")
-	mustDo(t, err)
-	if diff := gocmp.Diff(changed, got); diff != "" {
-		t.Error(diff)
-	}
-
-	mustBe(t, c.AddPerson(anna, password), directory.ErrExists)
-	mustBe(t, c.AddPerson(directory.Person{Name: "bert", Mail: anna.Mail}, password), directory.ErrExists)
-	mustBe(t, c.AddPerson(directory.Person{Name: "bert"}, "short"), directory.ErrWeak)
-	mustBe(t, c.AddPerson(directory.Person{Name: "probe-web"}, password), directory.ErrName)
-	mustBe(t, c.AddPerson(directory.Person{Name: "bert,ou=groups"}, password), directory.ErrName)
-	mustDo(t, c.AddPerson(directory.Person{Name: "bert"}, password))
-
-	mustDo(t, c.RemovePerson("anna"))
-	mustBe(t, c.RemovePerson("anna"), directory.ErrNotFound)
-	people, err := c.People()
-	mustDo(t, err)
-	if len(people) != 1 || people[0].Name != "bert" || people[0].FullName != "bert" {
-		t.Errorf("left are %+v, want bert alone", people)
-	}
-	if g, err := c.Group("members"); err != nil || len(g.Members) != 0 {
-		t.Errorf("the group still has %v, error %v", g.Members, err)
-	}
-}
-
-func TestPasswords(t *testing.T) {
-	s := running(t)
-	c := s.portal()
-	ctx := t.Context()
-	login := func(with string) error { return directory.Authenticate(ctx, s.address, "anna", with) }
-	mustDo(t, c.AddPerson(anna, ""))
-	mustBe(t, login(password), directory.ErrPassword) // there is none yet
-	mustBe(t, login(""), directory.ErrPassword)
-	mustDo(t, c.SetPassword("anna", password), login(password))
-	mustBe(t, login(password+"!"), directory.ErrPassword)
-	mustBe(t, login(""), directory.ErrPassword)
-	mustBe(t, c.SetPassword("anna", ""), directory.ErrWeak)
-	mustBe(t, c.SetPassword("anna", "short"), directory.ErrWeak)
-	mustDo(t, login(password))
-
-	mustDo(t, c.Suspend("anna", true))
-	mustBe(t, login(password), directory.ErrPassword)
-	if p, err := c.Person("anna"); err != nil || !p.Suspended {
-		t.Errorf("suspended: %v, error %v", p.Suspended, err)
-	}
-	mustDo(t, c.Suspend("anna", false), login(password))
-	_, err := directory.Connect(ctx, s.address, "wrong")
-	mustBe(t, err, directory.ErrPassword)
-
-	s.stop()
-	out, err := s.Run("/usr/sbin/slapcat", "-f", "/run/config/slapd.conf", "-g", "-b", "o=organisation", "-a", "(uid=anna)")
-	mustDo(t, err)
-	if !strings.Contains(out, "userPassword:: e0FSR09OMn0") { // base64 of {ARGON2}
-		t.Errorf("the password is not kept as an argon2 hash:\n%s", out)
-	}
-}
+var anna = directory.Person{Name: "anna"}
 
 // TestGuessing tries wrong passwords until the account is locked. The twin is that fewer lock nothing.
 func TestGuessing(t *testing.T) {
 	s := running(t)
 	c := s.portal()
-	mustDo(t, c.AddPerson(anna, password), c.AddPerson(directory.Person{Name: "bert"}, password))
+	add(t, c, anna, directory.Person{Name: "bert"})
 	guess := func(person string, times int) {
 		for range times {
-			mustBe(t, directory.Authenticate(t.Context(), s.address, person, "wrong"), directory.ErrPassword)
+			mustBe(t, c.Authenticate(t.Context(), person, "wrong"), directory.ErrPassword)
 		}
 	}
 	guess("anna", 10)
-	mustBe(t, directory.Authenticate(t.Context(), s.address, "anna", password), directory.ErrPassword)
+	mustBe(t, c.Authenticate(t.Context(), "anna", password), directory.ErrPassword)
 	guess("bert", 9)
-	mustDo(t, directory.Authenticate(t.Context(), s.address, "bert", password))
-}
-
-func TestGroupsCollectivesOffices(t *testing.T) {
-	c := running(t).portal()
-	choir := directory.Collective{Name: "choir", Title: "The Choir", Mail: "choir@ashwell.example", Owners: []string{"anna"}}
-	basses := directory.Group{Name: "basses", Title: "Basses", Collective: "choir", Owners: []string{"anna"}, Members: []string{"bert"}}
-	bert := directory.Person{Name: "bert", Collective: "choir"}
-	mustDo(t, c.AddPerson(anna, ""), c.AddCollective(choir), c.AddPerson(bert, ""), c.AddGroup(basses))
-	mustBe(t, c.AddMember("basses", "bert"), directory.ErrExists)
-	mustBe(t, c.AddMember("basses", "nobody"), directory.ErrNotFound)
-	mustBe(t, c.AddMember("nogroup", "bert"), directory.ErrNotFound)
-	mustBe(t, c.RemoveMember("basses", "anna"), directory.ErrNotFound)
-	mustBe(t, c.AddGroup(basses), directory.ErrExists)
-	got, err := c.Group("basses")
-	mustDo(t, err)
-	if diff := gocmp.Diff(basses, got); diff != "" {
-		t.Error(diff)
-	}
-	if all, err := c.Collectives(); err != nil || !gocmp.Equal(all, []directory.Collective{choir}) {
-		t.Errorf("collectives %+v, error %v", all, err)
-	}
-	if all, err := c.PeopleOf("choir"); err != nil || len(all) != 1 || !gocmp.Equal(all[0].Groups, []string{"basses"}) {
-		t.Errorf("people of the choir %+v, error %v", all, err)
-	}
-
-	start := time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC)
-	mustDo(t, c.Hand("treasurer", "bert", start, start.AddDate(2, 0, 0)),
-		c.AddOffice(directory.Office{Name: "librarian", Collective: "choir", Occupant: "bert"}))
-	offices, err := c.Offices()
-	mustDo(t, err)
-	slices.SortFunc(offices, func(a, b directory.Office) int { return cmp.Compare(a.Name, b.Name) })
-	want := []directory.Office{{Name: "chair"}, {Name: "librarian", Collective: "choir", Occupant: "bert"}, {Name: "secretary"},
-		{Name: "treasurer", Occupant: "bert", Start: start, End: start.AddDate(2, 0, 0)}}
-	if diff := gocmp.Diff(want, offices); diff != "" {
-		t.Error(diff)
-	}
-	mustDo(t, c.Hand("treasurer", "", time.Time{}, time.Time{}), c.RemoveMember("basses", "bert"), c.RemoveGroup("basses"),
-		c.RemoveCollective("choir"))
-	mustBe(t, c.RemoveGroup("basses"), directory.ErrNotFound)
-	if all, err := c.Groups(); err != nil || len(all) != 2 {
-		t.Errorf("groups %+v, error %v", all, err)
-	}
+	mustDo(t, c.Authenticate(t.Context(), "bert", password))
 }
 
 // Attributes that readers of people see, and those that only a reader of groups sees besides.
@@ -290,8 +170,10 @@ func TestReadersReadWhatTheyMay(t *testing.T) {
 	s := running(t, reader("calendar", "people"), reader("chat", "people", "groups"), reader("lists", "groups", "offices"),
 		reader("nosy"))
 	c := s.portal()
-	mustDo(t, c.AddPerson(directory.Person{Name: "bert", Mail: "bert@ashwell.example", OutsideMail: "b@elsewhere.example"}, password),
-		c.AddPerson(directory.Person{Name: "carl"}, password), c.AddMember("members", "bert"))
+	ctx := t.Context()
+	add(t, c, directory.Person{Name: "bert", Mail: "bert@ashwell.example", OutsideMail: "b@elsewhere.example"},
+		directory.Person{Name: "carl"})
+	mustDo(t, c.AddMember(ctx, "members", "bert"))
 	group := "cn=members: cn createTimestamp creatorsName entryCSN entryDN entryUUID hasSubordinates member modifiersName " +
 		"modifyTimestamp objectClass structuralObjectClass subschemaSubentry"
 	bert := "uid=bert,ou=people,o=organisation"
@@ -329,7 +211,7 @@ func TestReadersReadWhatTheyMay(t *testing.T) {
 func TestNobodyElseWrites(t *testing.T) {
 	s := running(t, reader("chat", "people", "groups", "collectives", "offices"))
 	c := s.portal()
-	mustDo(t, c.AddPerson(anna, password))
+	add(t, c, anna)
 	own := "uid=anna,ou=people,o=organisation"
 	for _, who := range [][2]string{{account("chat"), "chat-secret"}, {own, password}, {"", ""}} {
 		conn := s.bind(who[0], who[1])
@@ -347,13 +229,13 @@ func TestNobodyElseWrites(t *testing.T) {
 			}
 		}
 	}
-	mustDo(t, directory.Authenticate(t.Context(), s.address, "anna", password), c.RemovePerson("anna")) // the portal may
+	mustDo(t, c.Authenticate(t.Context(), "anna", password), c.RemovePerson(t.Context(), "anna")) // the portal may
 }
 
 // TestReadersFollowTheRelease restarts the directory with other modules.
 func TestReadersFollowTheRelease(t *testing.T) {
 	s := running(t, reader("chat", "people"))
-	mustDo(t, s.portal().AddPerson(anna, password))
+	add(t, s.portal(), anna)
 	s.bind(account("chat"), "chat-secret")
 	s.stop()
 	s.Render("directory", func(d *render.Data) { d.LDAP.Readers = []render.Reader{reader("calendar", "people")} })
@@ -378,14 +260,15 @@ func TestBackup(t *testing.T) {
 	s := running(t)
 	c := s.portal()
 	for i := range 50 {
-		mustDo(t, c.AddPerson(directory.Person{Name: fmt.Sprintf("user%02d", i)}, ""), c.AddMember("members", fmt.Sprintf("user%02d", i)))
+		name := fmt.Sprintf("user%02d", i)
+		mustDo(t, c.AddPerson(t.Context(), directory.Person{Name: name}), c.AddMember(t.Context(), "members", name))
 	}
 	s.task("dump") // as it runs
 	if out, err := s.Run("/usr/sbin/slapcat", "-f", "/run/config/slapd.conf", "-g", "-b", "o=organisation"); err == nil {
 		t.Errorf("two processes of number 1 have the database open: %s", out)
 	}
 	s.task("verify")
-	mustDo(t, c.RemovePerson("user07"))
+	mustDo(t, c.RemovePerson(t.Context(), "user07"))
 	s.stop()
 	if out, err := s.Run("/bin/sh", "/usr/lib/allotment/directory.sh", "compare"); err == nil {
 		t.Errorf("a directory that lacks a person counts as restored: %s", out)
@@ -395,7 +278,7 @@ func TestBackup(t *testing.T) {
 	s.task("reindex")
 	s.task("compare")
 	s.start()
-	p, err := s.portal().Person("user07")
+	p, err := s.portal().Person(t.Context(), "user07")
 	if mustDo(t, err); !slices.Equal(p.Groups, []string{"members"}) {
 		t.Errorf("after the restore user07 is in %v", p.Groups)
 	}
@@ -408,7 +291,7 @@ func TestCreateStartsOver(t *testing.T) {
 	s.Write("/var/lib/ldap/data.mdb", data[:len(data)/2])
 	s.task("create")
 	s.start()
-	if _, err := s.portal().Group("members"); err != nil {
+	if _, err := s.portal().Group(t.Context(), "members"); err != nil {
 		t.Error(err)
 	}
 }
@@ -423,7 +306,7 @@ func TestKilledWhileWriting(t *testing.T) {
 		var wait sync.WaitGroup
 		goOn := make(chan struct{}, 1000)
 		wait.Go(func() {
-			for c.AddPerson(directory.Person{Name: fmt.Sprintf("user%04d", confirmed)}, "") == nil {
+			for c.AddPerson(t.Context(), directory.Person{Name: fmt.Sprintf("user%04d", confirmed)}) == nil {
 				confirmed++
 				goOn <- struct{}{}
 			}
@@ -434,7 +317,7 @@ func TestKilledWhileWriting(t *testing.T) {
 		s.stop() // SIGKILL
 		wait.Wait()
 		s.start()
-		people, err := s.portal().People()
+		people, err := s.portal().People(t.Context())
 		mustDo(t, err)
 		if len(people) < confirmed || len(people) > confirmed+1 {
 			t.Fatalf("%d people were added, %d are there", confirmed, len(people))
@@ -452,23 +335,12 @@ func TestFull(t *testing.T) {
 	c := s.portal()
 	var err error
 	for i := 0; err == nil && i < 5000; i++ {
-		err = c.AddPerson(directory.Person{Name: fmt.Sprintf("user%04d", i)}, "")
+		err = c.AddPerson(t.Context(), directory.Person{Name: fmt.Sprintf("user%04d", i)})
 	}
 	if err == nil || errors.Is(err, directory.ErrExists) {
 		t.Fatalf("a map of 1 MiB took all: %v", err)
 	}
-	if people, err := c.People(); err != nil || len(people) == 0 {
+	if people, err := c.People(t.Context()); err != nil || len(people) == 0 {
 		t.Errorf("%d people, error %v", len(people), err)
-	}
-}
-
-// TestNothingThere looks that connecting to nothing is told as such.
-func TestNothingThere(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	_, err := directory.Connect(ctx, moduletest.FreeAddress(t), "x")
-	var op *net.OpError
-	if !errors.As(err, &op) {
-		t.Errorf("error %v", err)
 	}
 }

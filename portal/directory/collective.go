@@ -1,9 +1,10 @@
 package directory
 
 import (
+	"context"
 	"fmt"
-
-	"github.com/go-ldap/ldap/v3"
+	"slices"
+	"strings"
 )
 
 // Collective is a body that shares the directory and can leave it with its people, groups and offices.
@@ -11,7 +12,7 @@ type Collective struct {
 	Name   string
 	Title  string
 	Mail   string
-	Owners []string // people who decide about who belongs to it
+	Owners []string // people who decide about who belongs to it; names, sorted
 }
 
 var collectiveAttributes = []string{"ou", "displayName", "mail", "owner"}
@@ -26,24 +27,37 @@ func belongsTo(collective string) (attribute, error) {
 }
 
 // AddCollective makes a collective.
-func (c *Client) AddCollective(v Collective) error {
-	dn, err := collectiveDN(v.Name)
-	if err == nil {
-		var owners []string
-		if owners, err = personDNs(v.Owners); err == nil {
-			err = c.add(dn, []string{"allotmentCollective"}, []attribute{one("ou", v.Name), one("displayName", v.Title),
-				one("mail", v.Mail), {"owner", owners}})
-		}
-	}
-	if err != nil {
+func (d *Directory) AddCollective(ctx context.Context, v Collective) error {
+	if err := d.addCollective(ctx, v); err != nil {
 		return fmt.Errorf("cannot add collective %q: %w", v.Name, err)
 	}
 	return nil
 }
 
-// Collectives lists all collectives.
-func (c *Client) Collectives() ([]Collective, error) {
-	entries, err := c.search(collectives, "(objectClass=allotmentCollective)", collectiveAttributes)
+func (d *Directory) addCollective(ctx context.Context, v Collective) error {
+	dn, err := collectiveDN(v.Name)
+	if err != nil {
+		return err
+	}
+	title, err := CleanText(v.Title)
+	if err != nil {
+		return err
+	}
+	mail, err := CleanMail(v.Mail)
+	if err != nil {
+		return err
+	}
+	owners, err := dns(v.Owners, personDN)
+	if err != nil {
+		return err
+	}
+	return d.add(ctx, dn, []string{"allotmentCollective"}, []attribute{one("ou", v.Name), one("displayName", title),
+		one("mail", mail), {"owner", owners}})
+}
+
+// Collectives lists all collectives, sorted by name.
+func (d *Directory) Collectives(ctx context.Context) ([]Collective, error) {
+	entries, err := d.search(ctx, collectives, "(objectClass=allotmentCollective)", collectiveAttributes)
 	if err != nil {
 		return nil, fmt.Errorf("cannot list collectives: %w", err)
 	}
@@ -53,29 +67,18 @@ func (c *Client) Collectives() ([]Collective, error) {
 			Name:   e.GetAttributeValue("ou"),
 			Title:  e.GetAttributeValue("displayName"),
 			Mail:   e.GetAttributeValue("mail"),
-			Owners: namesOf(e.GetAttributeValues("owner")),
+			Owners: namesBelow(people, e.GetAttributeValues("owner")),
 		})
 	}
+	slices.SortFunc(found, func(a, b Collective) int { return strings.Compare(a.Name, b.Name) })
 	return found, nil
 }
 
-// PeopleOf lists the people of a collective: those who go when it leaves.
-func (c *Client) PeopleOf(collective string) ([]Person, error) {
-	dn, err := collectiveDN(collective)
-	if err == nil {
-		var found []Person
-		if found, err = c.people("(allotmentCollective=" + ldap.EscapeFilter(dn) + ")"); err == nil {
-			return found, nil
-		}
-	}
-	return nil, fmt.Errorf("cannot list the people of collective %q: %w", collective, err)
-}
-
 // RemoveCollective removes a collective. Its people, groups and offices stay, and belong to none.
-func (c *Client) RemoveCollective(name string) error {
+func (d *Directory) RemoveCollective(ctx context.Context, name string) error {
 	dn, err := collectiveDN(name)
 	if err == nil {
-		err = c.remove(dn)
+		err = d.remove(ctx, dn)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot remove collective %q: %w", name, err)
