@@ -1,24 +1,22 @@
-// Package gateway is the one door of the box: an HTTP reverse proxy that forwards to the modules by path prefix. It
-// runs as an unprivileged process; the supervisor gives it the listening socket and tells it by a file where the
-// modules are.
+// Package gateway is what the supervisor and the gateway tell each other: a file says where portal and modules are, and the gateway answers
+// whether it follows it. The gateway itself is in package gateway/proxy, its certificates in gateway/certs.
 package gateway
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"os"
-	"slices"
-	"strings"
 
 	"allotment/image"
 )
 
 // HealthPath is answered by the gateway itself, whatever the modules do, with a Health.
 const HealthPath = "/.well-known/allotment/health"
+
+// AuthorityPath gives the certificate of the box's own authority, for those who want to trust it.
+const AuthorityPath = "/.well-known/allotment/ca"
 
 // Health is the gateway's answer at HealthPath, in JSON.
 type Health struct {
@@ -93,65 +91,4 @@ func ReadConfig(path string) (Config, error) {
 		return Config{}, fmt.Errorf("cannot read the gateway's configuration %q: %w", path, err)
 	}
 	return c, nil
-}
-
-// route is a Route that was checked.
-type route struct {
-	Route
-	target *url.URL
-	prefix string // the path without a slash at its end
-}
-
-// plain tells whether a path can be stripped: its prefix must not be written with escapes, as no browser does.
-func (r *route) plain(u *url.URL) bool {
-	return !r.Strip || u.RawPath == "" || strings.HasPrefix(u.RawPath, r.prefix)
-}
-
-// strip takes the prefix off. What is left begins with one slash: a module could take two for another host.
-func (r *route) strip(u *url.URL) {
-	u.Path = "/" + strings.TrimLeft(strings.TrimPrefix(u.Path, r.prefix), "/")
-	if u.RawPath != "" {
-		u.RawPath = "/" + strings.TrimLeft(strings.TrimPrefix(u.RawPath, r.prefix), "/")
-	}
-}
-
-// table holds routes, those with longer paths first.
-type table struct {
-	routes []route
-	health []byte // the answer at HealthPath
-}
-
-func newTable(c Config) (*table, error) {
-	health, err := json.Marshal(Health{"ok", c.Digest()})
-	if err != nil {
-		return nil, err
-	}
-	t := &table{health: append(health, '\n')}
-	for _, r := range c.Routes {
-		u, err := url.Parse(r.Target)
-		if err != nil || u.Scheme != "http" || u.Host == "" || strings.TrimPrefix(u.Path, "/") != "" {
-			return nil, fmt.Errorf("cannot route %q to %q: want http://HOST:PORT", r.Path, r.Target)
-		}
-		if !strings.HasPrefix(r.Path, "/") {
-			return nil, fmt.Errorf("cannot route %q: want a path that begins with /", r.Path)
-		}
-		prefix := strings.TrimSuffix(r.Path, "/")
-		if prefix == "" {
-			r.Strip = false // there is nothing to take off
-		}
-		t.routes = append(t.routes, route{r, u, prefix})
-	}
-	slices.SortStableFunc(t.routes, func(a, b route) int { return cmp.Compare(len(b.prefix), len(a.prefix)) })
-	return t, nil
-}
-
-// find returns the route with the longest prefix of path, nil if there is none.
-func (t *table) find(path string) *route {
-	for i := range t.routes {
-		r := &t.routes[i]
-		if rest, ok := strings.CutPrefix(path, r.prefix); ok && (rest == "" || rest[0] == '/') {
-			return r
-		}
-	}
-	return nil
 }

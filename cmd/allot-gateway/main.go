@@ -1,36 +1,38 @@
-// Allot-gateway runs the gateway: allot-gateway CONFIG, with the listening socket as file descriptor 3. SIGHUP
-// makes it read CONFIG again, SIGTERM ends it when the requests under way are done. It needs a user of its own, who can
-// read the folder that CONFIG is in; nothing else of the file system is open to it.
+// Allot-gateway runs the gateway: allot-gateway CONFIG, with the listening sockets as file descriptors: 3 for HTTP, and if CONFIG names a
+// folder for certificates 4 for HTTPS and 5, of UDP, for HTTP/3. SIGHUP makes it read CONFIG again, SIGTERM ends it when the
+// requests under way are done. It needs a user of its own, who can read the folder that CONFIG is in; of the file system nothing is
+// open to it but that and the folder for certificates.
 package main
 
 import (
 	"context"
-	"errors"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"allotment/gateway"
+	"allotment/gateway/proxy"
 	"allotment/init/confine"
 )
 
 const (
-	listenFD    = 3
-	memoryLimit = 48 << 20 // bytes; the collector works harder near it
-	goodbye     = 5 * time.Second
+	plainFD = 3 + iota
+	tlsFD
+	quicFD
 )
+
+const memoryLimit = 48 << 20 // bytes; the collector works harder near it
 
 func main() {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: allot-gateway CONFIG, with the listening socket as file descriptor 3")
+		fmt.Fprintln(os.Stderr, "usage: allot-gateway CONFIG, with the listening sockets as file descriptors 3 to 5")
 		os.Exit(2)
 	}
 	if err := run(os.Args[1], log); err != nil {
@@ -40,44 +42,59 @@ func main() {
 }
 
 func run(path string, log *slog.Logger) error {
-	if err := confine.Self(filepath.Dir(path), memoryLimit); err != nil {
-		return err
-	}
 	c, err := gateway.ReadConfig(path)
 	if err != nil {
 		return err
 	}
-	limits := gateway.DefaultLimits()
-	g, err := gateway.New(c, limits, log)
+	var data []string
+	if c.Data != "" {
+		data = []string{c.Data}
+		x509.SystemCertPool() // which is kept: its files are out of reach afterwards
+	}
+	if err := confine.Self(filepath.Dir(path), memoryLimit, data...); err != nil {
+		return err
+	}
+	g, err := proxy.New(c, proxy.DefaultLimits(), log)
 	if err != nil {
 		return err
 	}
-	listener, err := net.FileListener(os.NewFile(listenFD, "listener"))
+	s, err := sockets(c.Data != "")
 	if err != nil {
-		return fmt.Errorf("cannot use file descriptor %d as a listener: %w", listenFD, err)
+		return err
 	}
-	server := g.Server()
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGHUP, unix.SIGTERM)
-	done := make(chan struct{})
 	go func() {
-		obey(signals, server, g, path, log)
-		close(done)
+		obey(signals, g, path, log)
+		end()
 	}()
-	if err := server.Serve(gateway.Limit(listener, limits)); !errors.Is(err, http.ErrServerClosed) {
-		return err
+	return g.Serve(ctx, s)
+}
+
+func sockets(secure bool) (s proxy.Sockets, err error) {
+	if s.Plain, err = net.FileListener(os.NewFile(plainFD, "HTTP")); err != nil || !secure {
+		return s, wrap(plainFD, err)
 	}
-	<-done // Serve returns when the end begins
+	if s.TLS, err = net.FileListener(os.NewFile(tlsFD, "HTTPS")); err != nil {
+		return s, wrap(tlsFD, err)
+	}
+	s.QUIC, err = net.FilePacketConn(os.NewFile(quicFD, "HTTP/3"))
+	return s, wrap(quicFD, err)
+}
+
+func wrap(fd int, err error) error {
+	if err != nil {
+		return fmt.Errorf("cannot use file descriptor %d to listen: %w", fd, err)
+	}
 	return nil
 }
 
-// obey follows signals until one ends the server.
-func obey(signals <-chan os.Signal, server *http.Server, g *gateway.Gateway, path string, log *slog.Logger) {
+// obey follows signals until one is the end.
+func obey(signals <-chan os.Signal, g *proxy.Gateway, path string, log *slog.Logger) {
 	for s := range signals {
 		if s == unix.SIGTERM {
-			ctx, cancel := context.WithTimeout(context.Background(), goodbye)
-			defer cancel()
-			server.Shutdown(ctx)
 			return
 		}
 		c, err := gateway.ReadConfig(path)

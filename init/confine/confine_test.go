@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if os.Getenv(free) == "" {
-		if err := Self(folder, 32<<20); err != nil {
+		if err := Self(folder, 32<<20, folder+"/data"); err != nil {
 			fmt.Println("confined:", err)
 			os.Exit(0)
 		}
@@ -46,6 +46,7 @@ func try(folder string) {
 		{"write", func() error { return os.WriteFile(folder+"/config", []byte("x"), 0o644) }},
 		{"make", func() error { return os.Mkdir(folder+"/new", 0o755) }},
 		{"remove", func() error { return os.Remove(folder + "/new") }},
+		{"keep data", func() error { return keep(folder + "/data") }},
 		{"run", runItself},
 		{"listen", bind},
 	}
@@ -58,7 +59,7 @@ func try(folder string) {
 				runtime.LockOSThread()
 				started.Done()
 				started.Wait() // so that each has a thread of its own
-				if i > 0 && (a.name == "make" || a.name == "remove") {
+				if i > 0 && (a.name == "make" || a.name == "remove" || a.name == "keep data") {
 					return
 				}
 				all[i] = a.do()
@@ -67,6 +68,12 @@ func try(folder string) {
 		done.Wait()
 		fmt.Printf("%s: %v\n", a.name, errors.Join(all[:]...) == nil)
 	}
+}
+
+// keep does what a program does that keeps files: it makes a folder, and replaces a file there by rename.
+func keep(data string) error {
+	return errors.Join(os.MkdirAll(data+"/kept", 0o700), os.WriteFile(data+"/kept/new", []byte("x"), 0o600),
+		os.Rename(data+"/kept/new", data+"/kept/file"), os.Remove(data+"/kept/file"), os.Remove(data+"/kept"))
 }
 
 // runItself runs this program so that it does nothing: without its environment it tries nothing, least of all this again.
@@ -95,7 +102,8 @@ func outcome(t *testing.T, uid int, env ...string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(folder) })
-	if err := errors.Join(os.WriteFile(folder+"/config", nil, 0o644), os.Chown(folder, uid, -1), os.Chown(folder+"/config", uid, -1)); err != nil {
+	if err := errors.Join(os.WriteFile(folder+"/config", nil, 0o644), os.Mkdir(folder+"/data", 0o755), os.Chown(folder, uid, -1),
+		os.Chown(folder+"/config", uid, -1), os.Chown(folder+"/data", uid, -1)); err != nil {
 		t.Fatal(err)
 	}
 	c := exec.Command("/proc/self/exe")
@@ -124,10 +132,10 @@ func TestSelf(t *testing.T) {
 			t.Errorf("root: %s", got)
 		}
 	}
-	if got, want := outcome(t, uid), "read: true\nread elsewhere: false\nwrite: false\nmake: false\nremove: false\nrun: false\nlisten: false"; got != want {
+	if got, want := outcome(t, uid), "read: true\nread elsewhere: false\nwrite: false\nmake: false\nremove: false\nkeep data: true\nrun: false\nlisten: false"; got != want {
 		t.Errorf("confined:\n%s", got)
 	}
-	if got, want := outcome(t, uid, free+"=yes"), "read: true\nread elsewhere: true\nwrite: true\nmake: true\nremove: true\nrun: true\nlisten: true"; got != want {
+	if got, want := outcome(t, uid, free+"=yes"), "read: true\nread elsewhere: true\nwrite: true\nmake: true\nremove: true\nkeep data: true\nrun: true\nlisten: true"; got != want {
 		t.Errorf("the twin, free:\n%s", got)
 	}
 }

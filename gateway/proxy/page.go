@@ -1,9 +1,11 @@
-package gateway
+package proxy
 
 import (
 	"fmt"
 	"html"
 	"net/http"
+	"strconv"
+	"time"
 )
 
 const pageForm = `<!DOCTYPE html>
@@ -38,4 +40,14 @@ func wait(w http.ResponseWriter, status int, module string) {
 		module = "This page"
 	}
 	page(w, status, "One moment, please", module+" is not ready yet. This page tries again by itself.")
+}
+
+// tooMany asks a client to come less often.
+func tooMany(w http.ResponseWriter, again time.Duration) {
+	w.Header().Set("Retry-After", strconv.Itoa(int(again/time.Second)+1))
+	page(w, http.StatusTooManyRequests, "Too many requests", "Please wait a moment, then load this page again.")
+}
+
+func tooLarge(w http.ResponseWriter) {
+	page(w, http.StatusRequestEntityTooLarge, "This is too large", "Less can be sent at once here. Try it with a smaller file.")
 }

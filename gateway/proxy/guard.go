@@ -1,4 +1,4 @@
-package gateway
+package proxy
 
 import (
 	"bufio"
@@ -7,8 +7,6 @@ import (
 	"net"
 	"net/http"
 	"time"
-
-	"allotment/internal/limit"
 )
 
 // guard bounds how long a client can hold a request by sending or taking slowly. Fixed timeouts of http.Server would
@@ -96,8 +94,6 @@ func (c *upgradedConn) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *guardedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Limit bounds the connections that l accepts, in all and per client; what is over the bound is closed at once. A client is
-// an IPv4 address, or the network that a site gets of IPv6.
-func Limit(l net.Listener, limits Limits) net.Listener {
-	return limit.Listen(l, limit.Bounds{Total: limits.Connections, PerClient: limits.PerClient, IPv6Bits: 64})
-}
+// Limit bounds the connections that all listeners together accept, in all and per client; what is over the bound is closed at once. A
+// client is an IPv4 address, or the network that a site gets of IPv6.
+func (g *Gateway) Limit(l net.Listener) net.Listener { return g.open.Listen(l) }

@@ -1,4 +1,4 @@
-package gateway
+package proxy
 
 import (
 	"bufio"
@@ -16,11 +16,12 @@ import (
 	"testing"
 	"time"
 
+	"allotment/gateway"
 	"allotment/image"
 )
 
 // serve starts a gateway with the limits on a free port and returns its address.
-func serve(t *testing.T, c Config, limits Limits) (string, *Gateway) {
+func serve(t *testing.T, c gateway.Config, limits Limits) (string, *Gateway) {
 	t.Helper()
 	g, err := New(c, limits, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -32,7 +33,7 @@ func serve(t *testing.T, c Config, limits Limits) (string, *Gateway) {
 	}
 	s := g.Server()
 	done := make(chan struct{})
-	go func() { s.Serve(Limit(l, limits)); close(done) }()
+	go func() { s.Serve(g.Limit(l)); close(done) }()
 	t.Cleanup(func() { s.Close(); <-done })
 	return l.Addr().String(), g
 }
@@ -71,7 +72,7 @@ func get(t *testing.T, addr, path string, headers ...string) (int, string, http.
 }
 
 func TestRoutes(t *testing.T) {
-	addr, g := serve(t, Config{Routes: []Route{
+	addr, g := serve(t, gateway.Config{Routes: []gateway.Route{
 		{Path: "/", Target: module(t, say("web")), Ready: true},
 		{Path: "/wiki/", Target: module(t, say("wiki")), Ready: true},
 		{Path: "/chat", Title: "Chat <1>", Target: "http://127.0.0.1:1", Ready: true},
@@ -89,7 +90,7 @@ func TestRoutes(t *testing.T) {
 		{"/chat/x", 502, "Chat &lt;1&gt; is not ready yet"},
 		{"/files", 503, "Files is not ready yet"},
 		{"/wiki/%2e%2e/chat", 400, "not understood"},
-		{HealthPath, 200, `"ok"`},
+		{gateway.HealthPath, 200, `"ok"`},
 	} {
 		status, body, h := get(t, addr, c.path)
 		if status != c.status || !strings.Contains(body, c.body) {
@@ -99,13 +100,13 @@ func TestRoutes(t *testing.T) {
 			t.Errorf("%s: nothing says when to try again", c.path)
 		}
 	}
-	if err := g.SetConfig(Config{Routes: []Route{{Path: "/", Target: "ftp://x"}}}); err == nil {
+	if err := g.SetConfig(gateway.Config{Routes: []gateway.Route{{Path: "/", Target: "ftp://x"}}}); err == nil {
 		t.Error("a route that cannot work was accepted")
 	}
 	if status, _, _ := get(t, addr, "/"); status != 200 {
 		t.Errorf("after a bad configuration the former one is gone: %d", status)
 	}
-	if err := g.SetConfig(Config{}); err != nil {
+	if err := g.SetConfig(gateway.Config{}); err != nil {
 		t.Fatal(err)
 	}
 	if status, _, _ := get(t, addr, "/"); status != 404 {
@@ -125,7 +126,7 @@ func TestClientCannotSpoof(t *testing.T) {
 	seen := make(chan http.Header, 2)
 	keep := func(w http.ResponseWriter, r *http.Request) { seen <- r.Header }
 	target := module(t, keep)
-	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
+	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
 
 	get(t, addr, "/", append(spoofed, "Accept-Language", "fr")...)
 	through := <-seen
@@ -157,10 +158,10 @@ func raw(what string) http.HandlerFunc {
 }
 
 func TestStrip(t *testing.T) {
-	calendar := Routes(&image.HTTP{Path: "/calendar", Strip: true, Also: []string{"/.well-known/caldav"}}, "Calendar",
+	calendar := gateway.Routes(&image.HTTP{Path: "/calendar", Strip: true, Also: []string{"/.well-known/caldav"}}, "Calendar",
 		module(t, raw("calendar")), true)
-	web := Routes(&image.HTTP{Path: "/", Strip: true}, "Web", module(t, raw("web")), true)
-	addr, _ := serve(t, Config{Routes: append(calendar, web...)}, DefaultLimits())
+	web := gateway.Routes(&image.HTTP{Path: "/", Strip: true}, "Web", module(t, raw("web")), true)
+	addr, _ := serve(t, gateway.Config{Routes: append(calendar, web...)}, DefaultLimits())
 	for _, c := range []struct{ path, body string }{
 		{"/calendar/a?b=/calendar", `calendar /a?b=/calendar as ["/calendar"]`},
 		{"/calendar", `calendar / as ["/calendar"]`},
@@ -184,7 +185,7 @@ func TestTrailersDoNotPass(t *testing.T) {
 		io.Copy(io.Discard, r.Body)
 		seen <- r.Trailer
 	})
-	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
+	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
 	send := func(url string) http.Header {
 		r, err := http.NewRequest("POST", url, io.MultiReader(strings.NewReader("body"))) // of unknown length: chunked
 		if err != nil {
@@ -214,7 +215,7 @@ func TestStreamsArriveAtOnce(t *testing.T) {
 		<-more
 		fmt.Fprintln(w, "second")
 	})
-	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
+	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
 	resp, err := http.Get("http://" + addr)
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +243,7 @@ func TestSwitchedProtocols(t *testing.T) {
 		line, _ := rw.ReadString('\n')
 		io.WriteString(c, "echo "+line)
 	})
-	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
+	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -272,7 +273,7 @@ func upgrade(t *testing.T, limits Limits) (client net.Conn, in *bufio.Reader, mo
 		io.WriteString(c, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
 		ends <- c
 	})
-	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, limits)
+	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, limits)
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +338,7 @@ func TestSlowClientsAreGivenUp(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	})
-	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, limits)
+	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, limits)
 	for name, begin := range map[string]string{
 		"header": "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
 		"body":   "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc",
@@ -370,7 +371,7 @@ func TestResponseMayTakeLongerThanItsRequest(t *testing.T) {
 			time.Sleep(limits.BodyGrace) // the deadline of the request's body passes meanwhile
 		}
 	})
-	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, limits)
+	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, limits)
 	resp, err := http.Post("http://"+addr, "text/plain", strings.NewReader("question"))
 	if err != nil {
 		t.Fatal(err)
@@ -384,7 +385,7 @@ func TestResponseMayTakeLongerThanItsRequest(t *testing.T) {
 func TestConnectionsPerClient(t *testing.T) {
 	limits := DefaultLimits()
 	limits.PerClient = 2
-	addr, _ := serve(t, Config{}, limits)
+	addr, _ := serve(t, gateway.Config{}, limits)
 	var held []net.Conn
 	for range 2 {
 		c, err := net.Dial("tcp", addr)
@@ -392,7 +393,7 @@ func TestConnectionsPerClient(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", HealthPath)
+		fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", gateway.HealthPath)
 		if _, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil {
 			t.Fatal(err)
 		}
@@ -403,13 +404,13 @@ func TestConnectionsPerClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer over.Close()
-	fmt.Fprintf(over, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", HealthPath)
+	fmt.Fprintf(over, "GET %s HTTP/1.1\r\nHost: x\r\n\r\n", gateway.HealthPath)
 	if answer := closed(t, over); answer != "" {
 		t.Errorf("one connection too many got %q", answer)
 	}
 	held[0].Close()
 	for start := time.Now(); ; {
-		if resp, err := http.Get("http://" + addr + HealthPath); err == nil {
+		if resp, err := http.Get("http://" + addr + gateway.HealthPath); err == nil {
 			resp.Body.Close()
 			return
 		}
@@ -421,15 +422,15 @@ func TestConnectionsPerClient(t *testing.T) {
 
 // TestAwaitConfig waits until the gateway follows other routes, and not for ever.
 func TestAwaitConfig(t *testing.T) {
-	addr, g := serve(t, Config{}, DefaultLimits())
-	next := Config{Routes: []Route{{Path: "/", Target: "http://m:1"}}}
-	short, cancel := context.WithTimeout(t.Context(), 2*askEvery)
+	addr, g := serve(t, gateway.Config{}, DefaultLimits())
+	next := gateway.Config{Routes: []gateway.Route{{Path: "/", Target: "http://m:1"}}}
+	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := AwaitConfig(short, addr, next); err == nil {
+	if err := gateway.AwaitConfig(short, addr, next); err == nil {
 		t.Error("the gateway is said to follow what nobody told it")
 	}
 	done := make(chan error)
-	go func() { done <- AwaitConfig(t.Context(), addr, next) }()
+	go func() { done <- gateway.AwaitConfig(t.Context(), addr, next) }()
 	if err := errors.Join(g.SetConfig(next), <-done); err != nil {
 		t.Error(err)
 	}
@@ -439,11 +440,11 @@ func FuzzFind(f *testing.F) {
 	f.Add("/wiki", "/wiki/a")
 	f.Add("/", "")
 	f.Fuzz(func(t *testing.T, prefix, path string) {
-		tab, err := newTable(Config{Routes: []Route{{Path: prefix, Target: "http://m:1"}}})
+		tab, err := newTable(gateway.Config{Routes: []gateway.Route{{Path: prefix, Target: "http://m:1"}}})
 		if err != nil {
 			return
 		}
-		if r := tab.find(path); r != nil && !strings.HasPrefix(path+"/", strings.TrimSuffix(prefix, "/")+"/") {
+		if r := tab.find("x", path); r != nil && !strings.HasPrefix(path+"/", strings.TrimSuffix(prefix, "/")+"/") {
 			t.Errorf("%q leads to %q", path, prefix)
 		}
 	})
@@ -453,13 +454,13 @@ func FuzzStrip(f *testing.F) {
 	f.Add("/a/b%2Fc")
 	f.Add("/%61")
 	f.Add("/a//b")
-	tab, err := newTable(Config{Routes: []Route{{Path: "/a", Target: "http://m:1", Strip: true}}})
+	tab, err := newTable(gateway.Config{Routes: []gateway.Route{{Path: "/a", Target: "http://m:1", Strip: true}}})
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
 		u, err := url.ParseRequestURI(path)
-		if err != nil || u.Host != "" || tab.find(u.Path) == nil || !tab.routes[0].plain(u) {
+		if err != nil || u.Host != "" || tab.find("x", u.Path) == nil || !tab.routes[0].plain(u) {
 			return
 		}
 		before := u.Path
@@ -476,7 +477,7 @@ func TestModuleCannotFillTheGateway(t *testing.T) {
 	target := module(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Long", strings.Repeat("x", len(r.URL.Path)*limits.HeaderBytes/8))
 	})
-	addr, _ := serve(t, Config{Routes: []Route{{Path: "/", Target: target, Ready: true}}}, limits)
+	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, limits)
 	for path, want := range map[string]int{"/abc": http.StatusOK, "/abcdefghi": http.StatusBadGateway} {
 		if status, _, _ := get(t, addr, path); status != want {
 			t.Errorf("headers of %d/8 of the bound: status %d, want %d", len(path), status, want)
