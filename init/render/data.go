@@ -54,6 +54,7 @@ type Reader struct {
 	Probe                bool     // has an account like a member's besides
 	ProbeName            string
 	ProbePassword        string
+	Permissions          []string // that its probe has: all of the module's, as MODULE.NAME
 }
 
 // NewData gathers what a module's templates can use. Secrets are those of all modules, by the modules' names; that one is
@@ -113,6 +114,9 @@ func newReader(m *plan.Module, secrets map[string]secret.Value) (Reader, error) 
 	}
 	if r.Probe {
 		r.ProbeName, r.ProbePassword = "probe-"+m.Name, secrets["probe"].Reveal()
+		for _, p := range m.Declared.Permissions {
+			r.Permissions = append(r.Permissions, m.Name+"."+p.Name)
+		}
 	}
 	if r.Password == "" || r.Probe && r.ProbePassword == "" {
 		return Reader{}, fmt.Errorf("module %q has no password for the directory", m.Name)

@@ -46,6 +46,9 @@ verify) tool slapadd -u -l "$dump" ;;
 restore) load "$dump" ;;
 compare)
 	tool slapcat -l /tmp/restored.ldif
+	/usr/bin/cmp "$dump" /tmp/restored.ldif && exit
+	# A dump of an older release lacks the folder that load has added.
+	tool slapcat -a '(!(&(structuralObjectClass=organizationalUnit)(ou=permissions)))' -l /tmp/restored.ldif
 	/usr/bin/cmp "$dump" /tmp/restored.ldif
 	;;
 esac

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 
@@ -31,7 +32,7 @@ type server struct {
 // reader is a module that reads; the real ones come and go.
 func reader(name string, read ...string) render.Reader {
 	return render.Reader{Module: name, DN: account(name), Password: name + "-secret", Read: read,
-		Probe: true, ProbeName: "probe-" + name, ProbePassword: name + "-probe"}
+		Probe: true, ProbeName: "probe-" + name, ProbePassword: name + "-probe", Permissions: []string{name + ".use", name + ".edit"}}
 }
 
 func account(name string) string { return "cn=" + name + ",ou=services,o=organisation" }
@@ -243,6 +244,10 @@ func TestReadersFollowTheRelease(t *testing.T) {
 	if got := sees(t, s.bind(account("calendar"), "calendar-secret"), "o=organisation", "(uid=*)"); len(got) != 3 {
 		t.Errorf("the new reader sees %q, want anna and two probes", got)
 	}
+	if got := sees(t, s.bind(account("portal"), s.box.Secret("directory", "portal")), "o=organisation",
+		"(memberOf=cn=calendar.edit,ou=permissions,o=organisation)"); len(got) != 1 || !strings.HasPrefix(got[0], "uid=probe-calendar") {
+		t.Errorf("%q may edit, want the module's probe", got)
+	}
 	probe := s.bind("uid=probe-calendar,ou=probes,ou=people,o=organisation", "calendar-probe")
 	if got := sees(t, probe, "ou=people,o=organisation", "(uid=probe-calendar)"); len(got) != 1 {
 		t.Errorf("the probe sees of itself %q", got)
@@ -281,6 +286,68 @@ func TestBackup(t *testing.T) {
 	p, err := s.portal().Person(t.Context(), "user07")
 	if mustDo(t, err); !slices.Equal(p.Groups, []string{"members"}) {
 		t.Errorf("after the restore user07 is in %v", p.Groups)
+	}
+}
+
+// TestFormat1 gives a volume of the first release what format 2 added, also where an attempt was cut, and restores a dump of
+// that release.
+func TestFormat1(t *testing.T) {
+	s := newServer(t)
+	slapadd := func(args ...string) {
+		t.Helper()
+		if _, err := s.Run(append([]string{"/bin/sh", "-c", `/usr/sbin/slapadd -f /run/config/slapd.conf -g "$@" && true`, "sh"}, args...)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Write("/var/lib/ldap/data.mdb", nil)
+	slapadd("-b", "o=organisation", "-l", "/usr/share/allotment/organisation.ldif")
+	s.task("dump")
+	old := s.Read("/var/lib/dump/directory.ldif")
+	if strings.Contains(string(old), "ou=permissions") {
+		t.Fatal("a volume of format 1 has the folder already")
+	}
+	s.task("extend")
+	s.task("extend")
+	s.start()
+	mustDo(t, s.portal().Grant(t.Context(), "web", "edit", "members"))
+	s.stop()
+	s.Write("/var/lib/dump/directory.ldif", []byte(strings.Replace(string(old), "cn: treasurer", "cn: treasurer\ndescription: keeps the till", 1)))
+	s.task("restore")
+	s.task("compare")
+	s.Write("/var/lib/dump/directory.ldif", old)
+	if out, err := s.Run("/bin/sh", "/usr/lib/allotment/directory.sh", "compare"); err == nil {
+		t.Errorf("another dump counts as restored: %s", out)
+	}
+	s.start()
+	mustDo(t, s.portal().Grant(t.Context(), "web", "edit", "members"))
+}
+
+// TestPortalsOwn looks that nobody but the portal reads what it remembers of passwords for apps, and who sees permissions.
+func TestPortalsOwn(t *testing.T) {
+	s := running(t, reader("chat", "people", "groups"), reader("calendar", "people"))
+	c, ctx := s.portal(), t.Context()
+	add(t, c, anna)
+	mustDo(t, c.AddMember(ctx, "members", "anna"), c.Grant(ctx, "chat", "use", "members"))
+	_, app, err := c.AddAppPassword(ctx, "anna", "iPad", time.Time{})
+	mustDo(t, err, c.Delete(ctx, "anna", time.Now()), c.Activate(ctx, "anna"), c.ChangePerson(ctx, "anna", "",
+		func(p *directory.Person) { p.Forward = "anna@elsewhere.example" }))
+	own := "uid=anna,ou=people,o=organisation"
+	for _, x := range []struct {
+		who, password, filter string
+		want                  int
+	}{
+		{own, app, "(allotmentAppPassword=*)", 0},
+		{own, app, "(allotmentForward=*)", 1},
+		{account("chat"), "chat-secret", "(allotmentAppPassword=*)", 0},
+		{account("chat"), "chat-secret", "(allotmentForward=*)", 0},
+		{account("chat"), "chat-secret", "(&(uid=anna)(memberOf=cn=chat.use,ou=permissions,o=organisation))", 1},
+		{account("chat"), "chat-secret", "(cn=chat.use)", 1},
+		{account("calendar"), "calendar-secret", "(cn=chat.use)", 0},
+		{account("portal"), s.box.Secret("directory", "portal"), "(allotmentAppPassword=*)", 1},
+	} {
+		if got := sees(t, s.bind(x.who, x.password), "o=organisation", x.filter); len(got) != x.want {
+			t.Errorf("%q sees by %s %q", x.who, x.filter, got)
+		}
 	}
 }
 
