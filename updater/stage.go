@@ -133,7 +133,7 @@ func (d *Daemon) tidy(a *attempt.Attempt) {
 		d.Log.Warn("cannot look for old copies of data", "error", err)
 	}
 	for _, name := range names {
-		if name != keep {
+		if name != keep && name != snapshot.Backup && name != snapshot.Restored {
 			d.warn(snapshot.Remove(d.Install.State, name))
 		}
 	}

@@ -18,6 +18,7 @@ import (
 // loop, and yield an error only as the last thing.
 type Box interface {
 	Machine
+	Backups
 	Info() api.Info
 	Health() api.Health
 	// Modules lists all modules, those that are off too, in the manifest's order.

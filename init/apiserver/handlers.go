@@ -2,6 +2,7 @@ package apiserver
 
 import (
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,6 +21,7 @@ var streams = map[string]bool{
 	"GET /v1/logs":            true,
 	"GET /v1/events":          true,
 	"POST /v1/provision":      true,
+	"GET /v1/export":          true,
 	"POST /v1/update/restart": true,
 	"POST /v1/modules/{module}/tasks/{kind}/{task}":              true,
 	"PUT /v1/developer/layers/{digest}":                          true,
@@ -29,7 +31,7 @@ var streams = map[string]bool{
 
 // handlers are those of all routes, by their patterns.
 func (s *Server) handlers() map[string]handler {
-	return map[string]handler{
+	all := map[string]handler{
 		"GET /v1":         func(w http.ResponseWriter, _ *http.Request) error { return answer(w, s.config.Box.Info()) },
 		"GET /v1/health":  func(w http.ResponseWriter, _ *http.Request) error { return answer(w, s.config.Box.Health()) },
 		"GET /v1/modules": func(w http.ResponseWriter, _ *http.Request) error { return answer(w, s.config.Box.Modules()) },
@@ -74,6 +76,8 @@ func (s *Server) handlers() map[string]handler {
 		"POST /v1/developer/processes/{pid}/signal/{signal}":         s.signal,
 		"POST /v1/developer/clock/{seconds}":                         moveClock,
 	}
+	maps.Copy(all, s.backupHandlers())
+	return all
 }
 
 // module finds the module that the path names.

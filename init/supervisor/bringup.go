@@ -83,6 +83,14 @@ func (s *Supervisor) admit(state State) (goesOn bool, err error) {
 		s.send(eventAnother{state})
 		return false, nil
 	}
+	reset, err := s.exchangeRestored()
+	if err != nil {
+		return false, err
+	}
+	if reset {
+		s.send(eventAnother{state})
+		return false, nil
+	}
 	f, err := openFiles(s.config, s.config.Manifest, s.log)
 	if err != nil {
 		return false, err
@@ -139,6 +147,7 @@ func (s *Supervisor) onModules(ctx context.Context) {
 	if s.trial != nil {
 		go s.tryOut(ctx, s.trial.attempt)
 	}
+	s.startBackup(ctx)
 	s.renewed = s.now() // what modules read is made now
 	s.patrol(ctx)
 }

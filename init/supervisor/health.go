@@ -40,6 +40,7 @@ func (b *Box) Health() api.Health {
 	if err != nil {
 		return api.Health{Level: api.Fair, Summary: err.Error(), Uptime: h.Uptime}
 	}
+	h.Lamps = append(h.Lamps, s.backupLamp()...)
 	for _, l := range h.Lamps {
 		h.Level = worse(h.Level, l.Level)
 	}

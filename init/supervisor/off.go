@@ -163,6 +163,9 @@ func (s *Supervisor) setRules() {
 			r.Modules = append(r.Modules, m.plan)
 		}
 	}
+	if s.proving != nil {
+		r.Modules = append(r.Modules, s.proving)
+	}
 	if err := s.rule(r); err != nil {
 		s.fail("network", err)
 	}

@@ -20,6 +20,7 @@ import (
 	"allotment/api"
 	"allotment/gateway"
 	"allotment/image"
+	"allotment/init/backup"
 	"allotment/init/clock"
 	"allotment/init/console"
 	"allotment/init/container"
@@ -75,6 +76,7 @@ type Config struct {
 	Gate      *gate.Gate                  // decides whether a new release stays; nil: nobody does
 	Updater   string                      // program that finds new releases; empty: none
 	Update    config.Config               // what it is told
+	Restic    string                      // program that makes backups; empty: none
 	Serve     func(context.Context, *Box) // answers the API until the context ends; nil: nobody does
 	Heartbeat *os.File                    // a byte of keeper's is written there every two seconds
 	Console   *console.Console
@@ -109,13 +111,15 @@ type Supervisor struct {
 	state    State
 	files    *files
 	waits    []wait
-	ends     chan struct{} // closed when the box begins to end
-	folder   string        // of the gateway's certificates; empty before it is there
-	handed                 // what lies there
-	claim    string        // code; empty once the box is claimed, and before it is decided
-	locked   bool          // nobody can claim the box before the next boot
-	trial    *trial        // nil: this release is not on trial
-	stranded bool          // no module may start, see gate.Stranded
+	ends     chan struct{}   // closed when the box begins to end
+	folder   string          // of the gateway's certificates; empty before it is there
+	handed                   // what lies there
+	claim    string          // code; empty once the box is claimed, and before it is decided
+	locked   bool            // nobody can claim the box before the next boot
+	trial    *trial          // nil: this release is not on trial
+	stranded bool            // no module may start, see gate.Stranded
+	backups  *backup.Service // nil until modules can be prepared, and where there is none
+	proving  *plan.Module    // a second instance that a backup is proven by; nil: none
 
 	shortage    string    // which service wanted for memory last
 	shortageAt  time.Time // and when that was

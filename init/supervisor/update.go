@@ -275,4 +275,5 @@ func (s *Supervisor) onCommitted(ctx context.Context) {
 	s.record(api.Event{Level: api.Good, Kind: "update",
 		Text: fmt.Sprintf("version %s has passed its trial and stays", s.config.Manifest.Version)}, nil)
 	s.startUpdater(ctx)
+	s.startBackup(ctx)
 }

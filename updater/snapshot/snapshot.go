@@ -22,6 +22,12 @@ const (
 	mark    = "complete.json" // of a snapshot; written last, removed first
 )
 
+// Names of snapshots that are not an update's: what a backup reads, and what a full restore has fetched.
+const (
+	Backup   = "backup"
+	Restored = "restored"
+)
+
 // plain are the folders of the state that are copied, as they are no subvolumes.
 var plain = []string{"settings", "secrets"}
 
@@ -83,6 +89,11 @@ func (s *store) takeAll(name string) error {
 			return err
 		}
 	}
+	return s.complete(name, c)
+}
+
+// complete writes the mark, once all else is durable.
+func (s *store) complete(name string, c content) error {
 	text, err := json.Marshal(c)
 	if err == nil {
 		err = s.step()
@@ -96,7 +107,7 @@ func (s *store) takeAll(name string) error {
 	if err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(dir, mark), text, 0o600)
+	return durable.WriteFile(filepath.Join(s.path(name), mark), text, 0o600)
 }
 
 func (s *store) takeVolume(dir string, v *volume) error {
@@ -143,6 +154,24 @@ func (s *store) mkdir(dir string) error {
 		return err
 	}
 	return os.MkdirAll(dir, 0o700)
+}
+
+// Path is the folder of the snapshot called name.
+func Path(root, name string) string { return open(root).path(name) }
+
+// Finish makes a complete snapshot of the folder called name, which somebody else has filled as Take does, durably.
+func Finish(root, name string) error {
+	s := open(root)
+	var c content
+	all, err := s.volumes(s.path(name))
+	if err == nil {
+		c.Volumes = all
+		err = s.complete(name, c)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot finish snapshot %q: %w", name, err)
+	}
+	return nil
 }
 
 // Exists tells whether there is a complete snapshot called name.

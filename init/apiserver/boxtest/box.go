@@ -33,8 +33,11 @@ type Box struct {
 	Updates api.Update
 	Tried   []api.UpdateAttempt
 	Back    api.GoBack
+	Saved   api.BackupStatus
 	Net     api.Network
 	Claims  api.Claim
+
+	Snapshots []api.BackupSnapshot
 
 	mu       sync.Mutex
 	done     []string // what it was told
