@@ -76,12 +76,12 @@ func hashFile(h io.Writer, base, path string) error {
 }
 
 // devicePrograms are the commands of ours that the root file system holds.
-var devicePrograms = []string{"allot-init", "allot-supervisor", "allot-gateway", "allot-resolver", "allot-updater"}
+var devicePrograms = []string{"allot-init", "allot-supervisor", "allot-gateway", "allot-portal", "allot-resolver", "allot-updater"}
 
 // deviceCode is the code that they are made of.
 var deviceCode = []string{
-	"go.mod", "go.sum", "api", "cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "cmd/allot-resolver",
-	"cmd/allot-updater", "gateway", "image", "init", "internal", "portal", "updater",
+	"go.mod", "go.sum", "api", "cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "cmd/allot-portal",
+	"cmd/allot-resolver", "cmd/allot-updater", "gateway", "image", "init", "internal", "portal", "updater",
 }
 
 // programs compiles the device's programs and returns the folder that they lie in. The same code and Go release give the

@@ -4,20 +4,29 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net/http"
 	"os"
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"allotment/api"
+	"allotment/gateway"
 	"allotment/image"
 	"allotment/init/apiserver"
+	"allotment/init/backup"
 	"allotment/init/boot"
 	"allotment/init/console"
 	"allotment/init/container"
+	"allotment/init/plan"
+	"allotment/init/provider"
 	"allotment/init/reaper"
 	"allotment/init/resolver"
 	"allotment/init/state"
@@ -31,11 +40,24 @@ const (
 	stateDir    = "/state"
 	heartbeatFD = 3
 	memoryLimit = 32 << 20 // bytes; the collector works harder near it
+
+	// certificates is who issues the gateway's, once the organisation has a domain or a public address.
+	certificates = "https://acme-v02.api.letsencrypt.org/directory"
+
+	metadata     = "http://169.254.169.254" // of nearly all hosting providers
+	metadataTime = 3 * time.Second
 )
 
 func main() {
 	if len(os.Args) == 2 && os.Args[1] == container.HoldArgument {
 		io.Copy(io.Discard, os.Stdin)
+		return
+	}
+	if mine, err := backup.Helper(os.Args[1:], stateDir, runDir); mine {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	debug.SetMemoryLimit(memoryLimit)
@@ -85,7 +107,10 @@ func run(screen *console.Console) (int, error) {
 	config := supervisor.Config{
 		Manifest: manifest, Slot: facts.Slot, Trial: facts.Trial,
 		Run: runDir, State: stateDir, Gateway: programs + "allot-gateway", Resolver: programs + "allot-resolver",
-		Listen: ":80",
+		Portal: programs + "allot-portal",
+		Restic: "/usr/bin/restic",
+		Listen: ":80", ListenTLS: ":443", ACME: gateway.ACME{Directory: certificates},
+		Provider: provider.Machine{Sys: "/sys", Metadata: metadata, Client: &http.Client{Timeout: metadataTime}},
 		Container: container.Config{
 			Crun: "/usr/bin/crun", Self: programs + "allot-supervisor", Run: runDir, Cgroup: cgroups,
 			Resolv: resolv,
@@ -116,13 +141,19 @@ func run(screen *console.Console) (int, error) {
 
 // serve answers the api until ctx ends.
 func serve(ctx context.Context, box *supervisor.Box, log *supervisor.Log) error {
-	c := apiserver.Config{Box: box}
+	c := apiserver.Config{Box: box, Access: map[uint32]api.Access{plan.PortalID: api.Officer}}
 	if box.Info().Developer {
 		c.Developer = box
 	}
 	server, err := apiserver.New(c)
 	if err != nil {
 		return err
+	}
+	l, err := apiserver.ListenUnixFor(runDir+"/portal/api.sock", plan.PortalID)
+	if err == nil {
+		go server.Serve(l)
+	} else if !errors.Is(err, fs.ErrNotExist) { // as in an image without a portal
+		log.Logger().Error("the portal cannot ask the box", "error", err)
 	}
 	server.Listen(ctx, runDir+"/api.sock", log.Logger())
 	return nil

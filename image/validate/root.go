@@ -20,7 +20,7 @@ import (
 // programs are files that no root can boot without.
 var programs = []string{
 	"usr/lib/allotment/allot-init", "usr/lib/allotment/allot-supervisor", "usr/lib/allotment/allot-gateway",
-	"usr/lib/allotment/allot-resolver", "usr/lib/allotment/allot-updater",
+	"usr/lib/allotment/allot-portal", "usr/lib/allotment/allot-resolver", "usr/lib/allotment/allot-updater",
 	"usr/bin/crun", "usr/sbin/mkfs.btrfs",
 }
 
