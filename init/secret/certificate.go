@@ -83,20 +83,6 @@ func namesOf(m *plan.Module, declared plan.Secret, o image.Organisation) []strin
 	return []string{host, m.Name + ".internal"}
 }
 
-// handed returns the module's publicly trusted certificate, if there is one that is good for host now.
-func (s *Store) handed(module, host string, now time.Time) (pair, bool) {
-	if s.Handed == "" {
-		return pair{}, false
-	}
-	p, err := readPair(filepath.Join(s.Handed, module+".pem"))
-	if err != nil {
-		return pair{}, false
-	}
-	_, cert, err := p.parse()
-	good := err == nil && cert.VerifyHostname(host) == nil && !now.Before(cert.NotBefore) && now.Before(cert.NotAfter)
-	return p, good
-}
-
 func (s *Store) ensureCertificate(path string, names []string, now time.Time) (pair, error) {
 	caKey, ca, err := s.authority()
 	if err != nil {
@@ -191,9 +177,13 @@ func readPair(path string) (pair, error) {
 	if err != nil {
 		return pair{}, err
 	}
+	return splitPair(b), nil
+}
+
+func splitPair(b []byte) pair {
 	key, chain, found := strings.Cut(string(b), "-----BEGIN CERTIFICATE-----")
 	if !found {
-		return pair{key: key}, nil // damaged, as parse will tell
+		return pair{key: key} // damaged, as parse will tell
 	}
-	return pair{key: key, chain: "-----BEGIN CERTIFICATE-----" + chain}, nil
+	return pair{key: key, chain: "-----BEGIN CERTIFICATE-----" + chain}
 }

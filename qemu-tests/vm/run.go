@@ -26,7 +26,7 @@ const settle = 90 * time.Second
 func Run(ctx context.Context, o RunOptions, out io.Writer) error {
 	out = &lockedWriter{w: out} // the console writes too
 	m := o.Machine
-	m.Forward = []int{http80}
+	m.Forward = []int{http80, https443}
 	limit := m.Limit
 	if limit == 0 {
 		limit = Patience(untilPage)
@@ -81,12 +81,13 @@ func Run(ctx context.Context, o RunOptions, out io.Writer) error {
 const (
 	untilPage = 15 * time.Minute // a busy host emulates the first boot of several modules slowly
 
-	http80  = 80
-	forever = 1 << 62 * time.Nanosecond
+	http80   = 80
+	https443 = 443
+	forever  = 1 << 62 * time.Nanosecond
 )
 
 func report(v *VM, page Page, out io.Writer) {
-	fmt.Fprintf(out, "\nhttp://%s/ answers.\n", v.Address(http80))
+	fmt.Fprintf(out, "\nhttp://%s/ answers; with TLS it is https://%s/\n", v.Address(http80), v.Address(https443))
 	fmt.Fprintf(out, "%s, firmware %s, %d MiB: %.1f s and %.1f CPU seconds from power-on to page.\n",
 		v.opts.Arch, v.opts.Firmware, v.opts.Memory, page.Wall.Seconds(), page.CPU.Seconds())
 }
