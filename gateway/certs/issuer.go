@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"net/netip"
 	"os"
@@ -41,12 +40,11 @@ type issuer struct {
 	account *acme.Account // nil: not asked for yet
 }
 
-func newIssuer(folder string, c Config, web *http.Client, answers *challenges, log *slog.Logger) *issuer {
+func newIssuer(folder string, c Config, web *http.Client, answers *challenges) *issuer {
 	sum := sha256.Sum256([]byte(c.Directory))
 	return &issuer{
 		client: acmez.Client{
-			Client: &acme.Client{Directory: c.Directory, HTTPClient: web, UserAgent: "Allotment", PollTimeout: patience,
-				Logger: slog.New(quiet{log.Handler()})},
+			Client: &acme.Client{Directory: c.Directory, HTTPClient: web, UserAgent: "Allotment", PollTimeout: patience},
 			ChallengeSolvers: map[string]acmez.Solver{
 				acme.ChallengeTypeHTTP01: httpSolver{answers}, acme.ChallengeTypeTLSALPN01: tlsSolver{answers},
 			},
@@ -54,14 +52,6 @@ func newIssuer(folder string, c Config, web *http.Client, answers *challenges, l
 		email:   c.Email,
 		keyPath: filepath.Join(folder, "account-"+hex.EncodeToString(sum[:8])+".pem"),
 	}
-}
-
-// quiet makes the library's reports ones for those who look for a fault: what came of an attempt, the keeper says.
-type quiet struct{ slog.Handler }
-
-// Enabled implements slog.Handler.
-func (q quiet) Enabled(ctx context.Context, _ slog.Level) bool {
-	return q.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
 // obtain gets a certificate for the names, in place of the old one unless that is nil: its key and chain.

@@ -3,6 +3,7 @@ package certs
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -83,7 +84,7 @@ func (k *Keeper) SetConfig(c Config, web *http.Client) error {
 	k.under, k.stop = context.WithCancel(context.Background())
 	k.config, k.own, k.subjects, k.issuer = c, o, subjects, nil
 	if c.Directory != "" {
-		k.issuer = newIssuer(k.folder, c, web, k.challenges, k.log)
+		k.issuer = newIssuer(k.folder, c, web, k.challenges)
 	}
 	select {
 	case k.changed <- struct{}{}:
@@ -179,7 +180,7 @@ func (k *Keeper) tend(ctx context.Context, i *issuer, s *subject) {
 	case <-ctx.Done():
 		return
 	}
-	if s.asks(k.now()) {
+	if now := k.now(); s.asks(now) && !s.due(now) {
 		k.ask(ctx, i, s)
 	}
 	if !s.due(k.now()) {
@@ -233,14 +234,14 @@ func (k *Keeper) renew(ctx context.Context, i *issuer, s *subject) error {
 		return err
 	}
 	r := record{Renewals: s.record.Renewals}
-	var b []byte
-	var err error
-	if s.cert == nil {
-		b, err = i.obtain(ctx, s.names, nil)
-	} else {
+	var old *x509.Certificate
+	if s.cert != nil {
 		r.Renewals++
-		b, err = i.obtain(ctx, s.names, s.cert.Leaf)
+		if s.failures == 0 {
+			old = s.cert.Leaf // an authority that has lost it refuses the order, so it is not named twice
+		}
 	}
+	b, err := i.obtain(ctx, s.names, old)
 	if err != nil {
 		return err
 	}

@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// Client makes the HTTP client by which an authority is asked: it trusts the certificates in the PEM file root, or the usual ones if that is
-// empty, and finds names by the name servers, in turn.
-func Client(root string, servers []string) (*http.Client, error) {
+// Client makes the HTTP client by which an authority is asked: it trusts the certificates in the PEM file root, or the usual ones if
+// that is empty, at the time that now tells, and finds names by the name servers, in turn.
+func Client(root string, servers []string, now func() time.Time) (*http.Client, error) {
 	pool, err := roots(root)
 	if err != nil {
 		return nil, err
@@ -23,7 +23,7 @@ func Client(root string, servers []string) (*http.Client, error) {
 	return &http.Client{
 		Timeout: time.Minute,
 		Transport: &http.Transport{
-			DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+			DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: pool, Time: now, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout: 20 * time.Second, IdleConnTimeout: 30 * time.Second, ForceAttemptHTTP2: true, MaxIdleConns: 4,
 		},
 	}, nil

@@ -129,9 +129,11 @@ func (g *Gateway) setNames(c gateway.Config) {
 	if g.wanted.Digest() == want.Digest() && g.keeper.Ready() {
 		return
 	}
-	web, err := certs.Client(c.ACME.Root, c.DNS)
+	web, err := certs.Client(c.ACME.Root, c.DNS, time.Now)
 	if err == nil {
-		err = g.keeper.SetConfig(certs.Config{Names: c.Names, Modules: c.ModuleNames, Directory: c.ACME.Directory, Email: c.ACME.Email}, web)
+		err = g.keeper.SetConfig(certs.Config{
+			Names: c.Names, Modules: c.ModuleNames, Directory: c.ACME.Directory, Email: c.ACME.Email,
+		}, web)
 	}
 	if err != nil {
 		g.log.Error("keeping the former certificates", "error", err)
