@@ -26,19 +26,14 @@ type opened struct {
 // Progress tells of bytes that are done, of those known so far.
 type Progress func(done, total int64)
 
-// exists is nil for a repository that the key opens.
-func (o opened) exists(ctx context.Context) error {
-	return o.restic.run(ctx, call{repository: o.repository, args: []string{"cat", "config", "--no-lock"}})
-}
-
-// ensure makes the repository if there is none.
+// ensure makes the repository if there is none, and takes away what a cut has left in one.
 func (o opened) ensure(ctx context.Context) error {
 	if o.folder != "" {
 		if err := o.makeFolder(); err != nil {
 			return err
 		}
 	}
-	err := o.exists(ctx)
+	err := o.unlock(ctx)
 	if errors.Is(err, ErrNoRepository) {
 		return o.restic.run(ctx, call{repository: o.repository, writes: true, args: []string{"init"}})
 	}

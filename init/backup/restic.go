@@ -176,13 +176,15 @@ const mostComplaint = 2 << 10
 // complaintOf reads what restic wrote to its standard error, and returns the last messages in it.
 func complaintOf(r io.Reader) string {
 	var kept []byte
+	last := ""
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, mostLine)
 	for lines.Scan() {
 		text := messageOf(lines.Bytes())
-		if text == "" {
+		if text == "" || text == last { // it tells of a file at each attempt
 			continue
 		}
+		last = text
 		kept = append(append(kept, text...), '\n')
 		kept = kept[max(0, len(kept)-mostComplaint):]
 	}

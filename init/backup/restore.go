@@ -195,10 +195,18 @@ func (s *Service) reach(r *restoreRecord, stage string) error {
 
 // giveUp ends a restore before anything of the box has changed.
 func (s *Service) giveUp(r *restoreRecord, err error) {
-	r.Problem = inWords(err).Error()
-	s.config.Box.Tell(api.Bad, "the backup was not restored, and nothing has changed: "+r.Problem)
-	if err := errors.Join(s.reach(r, stageFailed), snapshot.Remove(s.config.Root, snapshot.Restored)); err != nil {
+	next := *r
+	next.Stage, next.Problem = stageFailed, inWords(err).Error()
+	s.config.Box.Tell(api.Bad, "the backup was not restored, and nothing has changed: "+next.Problem)
+	// First what was fetched, which may have left no room for a note.
+	if err := errors.Join(snapshot.Remove(s.config.Root, snapshot.Restored), btrfs.Sync(s.config.Root)); err != nil {
 		s.config.Warn(err)
+	}
+	if err := s.reach(&next, stageFailed); err != nil {
+		s.config.Warn(err)
+		s.mu.Lock()
+		s.restore = &next
+		s.mu.Unlock()
 	}
 }
 

@@ -66,9 +66,6 @@ func (s *Service) save(ctx context.Context, run *api.BackupRun) error {
 	if err := errors.Join(s.tidy(), o.ensure(ctx)); err != nil {
 		return err
 	}
-	if err := o.unlock(ctx); err != nil {
-		return err
-	}
 	modules := s.config.Box.Modules()
 	// A module that cannot be dumped is no reason to lose the backup of the others; but the run is not a good one.
 	lacking := s.dump(ctx, modules)

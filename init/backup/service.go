@@ -98,6 +98,9 @@ func Open(c Config) (*Service, error) {
 	} else if found {
 		s.restore = &r
 	}
+	if found && r.Stage == stageFetching {
+		r.Stage, r.Problem = stageFailed, "the box was stopped before everything was fetched; nothing has changed"
+	}
 	return s, s.tidy()
 }
 
