@@ -119,6 +119,24 @@ func (d *Directory) AddMember(ctx context.Context, group, person string) error {
 	return nil
 }
 
+// addMembers makes people members who are none yet, in one step.
+func (d *Directory) addMembers(ctx context.Context, group string, names []string) error {
+	dn, err := groupDN(group)
+	if err != nil {
+		return err
+	}
+	members, err := dns(names, personDN)
+	if err != nil {
+		return err
+	}
+	r := ldap.NewModifyRequest(dn, nil)
+	r.Add("member", members)
+	if err := d.modify(ctx, r); err != nil {
+		return fmt.Errorf("cannot add %d people to group %q: %w", len(names), group, err)
+	}
+	return d.syncPermissionsOf(ctx, dn)
+}
+
 // RemoveMember ends a membership. ErrNotFound: there is none.
 func (d *Directory) RemoveMember(ctx context.Context, group, person string) error {
 	if err := d.changeMember(ctx, group, person, (*ldap.ModifyRequest).Delete); err != nil {

@@ -163,11 +163,32 @@ func (d *Directory) writeHolders(ctx context.Context, dn string) error {
 		}
 		holders = append(holders, group.GetAttributeValues("member")...)
 	}
+	r := ldap.NewModifyRequest(dn, nil) // of the difference alone: slapd writes each person's memberOf
 	was := e.GetAttributeValues("member")
-	slices.Sort(was)
-	slices.Sort(holders)
-	if holders = slices.Compact(holders); slices.Equal(was, holders) {
+	if gone := without(was, holders); len(gone) > 0 {
+		r.Delete("member", gone)
+	}
+	if new := without(holders, was); len(new) > 0 {
+		r.Add("member", new)
+	}
+	if len(r.Changes) == 0 {
 		return nil
 	}
-	return d.replace(ctx, dn, attribute{"member", holders})
+	return d.modify(ctx, r)
+}
+
+// without are the values that are in all and not in some, each once.
+func without(all, some []string) []string {
+	skip := map[string]bool{}
+	for _, v := range some {
+		skip[v] = true
+	}
+	var rest []string
+	for _, v := range all {
+		if !skip[v] {
+			skip[v] = true
+			rest = append(rest, v)
+		}
+	}
+	return rest
 }
