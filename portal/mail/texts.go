@@ -4,6 +4,7 @@ import (
 	"embed"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -39,6 +40,9 @@ func NewTexts(words map[string]map[string]string) *Texts {
 	return t
 }
 
+// gaps are what a value leaves that is empty.
+var gaps = regexp.MustCompile(`\n\n\n+`)
+
 // Write makes the mail called name to an address, in the language nearest to the wanted one.
 func (t *Texts) Write(to, wanted, name string, values map[string]string) (Message, error) {
 	_, index := language.MatchStrings(t.matcher, wanted)
@@ -55,7 +59,7 @@ func (t *Texts) Write(to, wanted, name string, values map[string]string) (Messag
 		inText = append(inText, "{"+key+"}", value)
 		inSubject = append(inSubject, "{"+key+"}", strings.Join(strings.Split(value, "\n"), " "))
 	}
-	m.Text = strings.NewReplacer(inText...).Replace(text)
+	m.Text = gaps.ReplaceAllString(strings.NewReplacer(inText...).Replace(text), "\n\n")
 	m.Subject = shorten(strings.NewReplacer(inSubject...).Replace(subject))
 	return m, nil
 }
