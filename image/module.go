@@ -21,7 +21,7 @@ type Module struct {
 	Peers       []Peer       `toml:"peer" json:"peers,omitempty"`                      // modules that it may connect to; all others it cannot
 	Egress      []Egress     `toml:"egress" json:"egress,omitempty"`                   // what it may connect to outside the box; default nothing
 	LDAP        *LDAP        `toml:"ldap" json:"ldap,omitempty"`                       // what it may read of the directory
-	SSO         string       `toml:"sso,omitempty" json:"sso,omitempty"`               // how its web pages log in: none (default), header or oidc
+	SSO         string       `toml:"sso,omitempty" json:"sso,omitempty"`               // how its web pages log in: none (default), header, basic or oidc
 	Permissions []Permission `toml:"permission" json:"permissions,omitempty"`          // what groups can be allowed to do
 	Settings    []Setting    `toml:"setting" json:"settings,omitempty"`                // the form that officers fill in
 	Secrets     []Secret     `toml:"secret" json:"secrets,omitempty"`                  // made once on the device

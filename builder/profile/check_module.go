@@ -26,7 +26,7 @@ func checkModule(d *document, m *ModuleSpec, folder string, a Accounts, known bo
 	}
 	checkLimits(d, m)
 	checkHTTP(d, m.HTTP)
-	d.choice("sso", orDefault(m.SSO, "none"), "none", "header", "oidc")
+	d.choice("sso", orDefault(m.SSO, "none"), "none", "header", "basic", "oidc")
 	if m.HTTP == nil && m.SSO != "" && m.SSO != "none" {
 		d.fault("sso", "add [http] or leave sso out", "a module without web pages has no login for them")
 	}

@@ -188,6 +188,9 @@ func (d *daemon) cleanup(context.Context) string {
 	return ""
 }
 
+// datagramBuffer is how much may wait at a socket for datagrams, in bytes: QUIC sends in bursts.
+const datagramBuffer = 7 << 20
+
 // listenUDP opens a socket for a daemon.
 func listenUDP(address string) ([]*os.File, error) {
 	c, err := net.ListenPacket("udp", address)
@@ -198,6 +201,12 @@ func listenUDP(address string) ([]*os.File, error) {
 	f, err := c.(*net.UDPConn).File()
 	if err != nil {
 		return nil, err
+	}
+	for _, option := range []int{unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} { // which the daemon may not
+		if err := unix.SetsockoptInt(int(f.Fd()), unix.SOL_SOCKET, option, datagramBuffer); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	return []*os.File{f}, nil
 }

@@ -19,14 +19,15 @@ func TestMain(m *testing.M) { moduletest.Main(m) }
 type site struct {
 	*moduletest.Module
 	t   *testing.T
+	box *moduletest.Box
 	web string // address of PHP's web server
 }
 
 // newSite makes the database and installs WordPress, as the migrations do, for an organisation with these settings.
 func newSite(t *testing.T, edit func(*render.Data)) *site {
 	t.Helper()
-	s := &site{t: t, web: moduletest.FreeAddress(t)}
-	s.Module = moduletest.New(t, "web").Unpack("web", edit)
+	s := &site{t: t, box: moduletest.New(t, "web"), web: moduletest.FreeAddress(t)}
+	s.Module = s.box.Unpack("web", edit)
 	database := moduletest.FreeAddress(t)
 	port := database[strings.LastIndexByte(database, ':')+1:]
 	s.exchange("/etc/mysql/my.cnf", "port = 3306", "port = "+port+"\nuser = root")
@@ -35,7 +36,10 @@ func newSite(t *testing.T, edit func(*render.Data)) *site {
 	s.mustRun("make-database")
 	s.Start(database, "/usr/sbin/mariadbd", "--init-file=/run/config/accounts.sql")
 	s.mustRun("install")
-	s.Start(s.web, "/usr/bin/php8.4", "-S", s.web, "-t", "/usr/share/wordpress", "-d", "opcache.enable_cli=1")
+	// What nginx says of a request that comes from the gateway.
+	s.Write("/run/config/nginx.php", []byte(`<?php $_SERVER['ALLOTMENT_GATEWAY'] = $_SERVER['HTTP_TEST_GATEWAY'] ?? '0';`))
+	s.Start(s.web, "/usr/bin/php8.4", "-S", s.web, "-t", "/usr/share/wordpress", "-d", "opcache.enable_cli=1",
+		"-d", "auto_prepend_file=/run/config/nginx.php")
 	return s
 }
 
@@ -74,11 +78,18 @@ func (s *site) php(code string) string {
 // get asks for a path under a host name.
 func (s *site) get(host, path string) string {
 	s.t.Helper()
-	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "http://"+s.web+path, nil)
+	_, body := s.ask(http.MethodGet, path, "", http.Header{"Host": {host}})
+	return body
+}
+
+// ask makes a request and returns the answer's status, and where it leads with its body.
+func (s *site) ask(method, path, body string, header http.Header) (int, string) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+s.web+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	r.Host = host
+	r.Host, r.Header = header.Get("Host"), header
 	resp, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		s.t.Fatal(err)
@@ -88,7 +99,7 @@ func (s *site) get(host, path string) string {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return resp.Header.Get("Location") + string(b)
+	return resp.StatusCode, resp.Header.Get("Location") + string(b)
 }
 
 func TestSite(t *testing.T) {
@@ -164,5 +175,85 @@ func TestBackup(t *testing.T) {
 	s.php(`update_attached_file(wp_insert_attachment(['post_title' => 'fair', 'post_mime_type' => 'image/png']), '2026/11/fair.png');`)
 	if s.run("verify-content") == nil {
 		t.Error("nobody missed an uploaded file")
+	}
+}
+
+// told is what the gateway says of a visitor: name, address, groups and permissions, as far as there are any.
+func told(gateway string, fields ...string) http.Header {
+	h := http.Header{"Host": {moduletest.Organisation.Domain}, "Test-Gateway": {gateway}}
+	names := []string{"X-Remote-User", "X-Remote-Email", "X-Remote-Groups", "X-Remote-Permissions"}
+	for i, f := range fields {
+		h.Set(names[i], f)
+	}
+	return h
+}
+
+// TestLogin: members are who the gateway says, and nobody else says so.
+func TestLogin(t *testing.T) {
+	s := newSite(t, nil)
+	account := func(name string) string {
+		return s.php(`$u = get_user_by('login', '` + name + `'); echo $u ? implode(',', $u->roles) . ' ' . $u->user_email : 'nobody';`)
+	}
+	dashboard := func(h http.Header) (int, string) { t.Helper(); return s.ask(http.MethodGet, "/wp-admin/", "", h) }
+	const login = "/.well-known/allotment/sso/login?to=%2Fwp-admin%2F"
+
+	for _, c := range []struct {
+		who           http.Header
+		status        int
+		page, account string
+	}{
+		{told("1", "anna", "anna@ashwell.example", "members,officers"), 200, "dashboard-widgets", "administrator anna@ashwell.example"},
+		{told("1", "bert", "anna@ashwell.example", "members", "use,edit"), 200, "dashboard-widgets", "editor"}, // shares her address
+		{told("1", "cora", "", "members", "use"), 200, "", "subscriber"},
+		{told("1", "anna", "new@ashwell.example", "members"), 200, "", "subscriber new@ashwell.example"}, // no officer any more
+		{told("1"), 302, login, "nobody"},                                  // nobody has logged in
+		{told("1", "admin", "", "officers"), 302, login, "administrator"},  // the first administrator is no member
+		{told("0", "dora", "", "officers"), 403, "wp-login.php", "nobody"}, // not said by the gateway
+		{told("1", "<b>eve", "", "officers"), 302, login, "nobody"},        // no name that WordPress could have
+	} {
+		status, page := dashboard(c.who)
+		name := strings.Trim(c.who.Get("X-Remote-User"), "<b>")
+		if got := strings.TrimSpace(account(c.who.Get("X-Remote-User"))); status != c.status || !strings.Contains(page, c.page) ||
+			name != "admin" && got != c.account {
+			t.Errorf("%v: status %d, account %q; want %d, %q", c.who, status, got, c.status, c.account)
+		}
+	}
+
+	form := told("1")
+	form.Set("Content-Type", "application/x-www-form-urlencoded")
+	form.Set("Cookie", "wordpress_test_cookie=WP%20Cookie%20check")
+	password := "log=admin&testcookie=1&pwd=" + s.box.Secret("web", "admin")
+	if status, to := s.ask(http.MethodPost, "/wp-login.php", password, form); status != 302 || !strings.HasPrefix(to, "/.well-known/") {
+		t.Errorf("a password from outside: %d, %s", status, to)
+	}
+	form.Set("Test-Gateway", "0")
+	if status, to := s.ask(http.MethodPost, "/wp-login.php", password, form); status != 302 || !strings.HasSuffix(to, "/wp-admin/") {
+		t.Errorf("the administrator's password inside the module: %d, %s", status, to)
+	}
+	if _, to := s.ask(http.MethodGet, "/wp-login.php?action=logout", "", told("1", "anna")); to != "/.well-known/allotment/sso/logout" {
+		t.Errorf("logging out leads to %s", to)
+	}
+	if _, to := s.ask(http.MethodGet, "/wp-login.php?redirect_to=https://evil.example/x%3Fy", "", told("1")); strings.Contains(to, "evil") ||
+		!strings.HasSuffix(to, "to=%2Fx%3Fy") {
+		t.Errorf("the way back leads to %s", to)
+	}
+}
+
+// TestForeignPages: the browser sends a member's login by itself, so the REST API wants a nonce, which no other site knows.
+func TestForeignPages(t *testing.T) {
+	s := newSite(t, nil)
+	anna := told("1", "anna", "", "officers")
+	anna.Set("Content-Type", "application/json")
+	status, page := s.ask(http.MethodPost, "/?rest_route=/wp/v2/posts", `{"title": "x", "status": "publish"}`, anna)
+	if status != http.StatusUnauthorized {
+		t.Errorf("a post without a nonce: %d %s", status, page)
+	}
+	_, page = s.ask(http.MethodGet, "/wp-admin/post-new.php", "", told("1", "anna", "", "officers"))
+	_, nonce, _ := strings.Cut(page, `createNonceMiddleware( "`)
+	nonce, _, _ = strings.Cut(nonce, `"`)
+	anna.Set("X-WP-Nonce", nonce)
+	status, page = s.ask(http.MethodPost, "/?rest_route=/wp/v2/posts", `{"title": "x", "status": "publish"}`, anna)
+	if status != http.StatusCreated {
+		t.Errorf("a post with the nonce %q: %d %s", nonce, status, page)
 	}
 }
