@@ -27,10 +27,10 @@ var reserved = []string{
 	"arpa", "example", "home", "internal", "invalid", "lan", "local", "localdomain", "localhost", "onion", "test",
 }
 
-// special are networks that netip does not call private and that nobody can prove to have (RFC 6598, 5737, 3849, 2544).
+// special are networks that netip does not call private and that nobody can prove to have (RFC 6598, 5737, 3849, 2544, 3879).
 var special = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"),
-	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("2001:db8::/32"),
+	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("fec0::/10"),
 }
 
 // public tells whether a public authority could issue a certificate for the name.
