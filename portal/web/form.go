@@ -39,6 +39,9 @@ func (f *Form) Set(field string, values ...string) { f.values[field] = values }
 // Value is what a field has, as it came.
 func (f *Form) Value(field string) string { return f.values.Get(field) }
 
+// Has tells whether the form had a field at all. Boxes that are not checked are not sent.
+func (f *Form) Has(field string) bool { return f.values.Has(field) }
+
 // All are the values of a field that can have several.
 func (f *Form) All(field string) []string { return f.values[field] }
 

@@ -54,6 +54,9 @@ func (r *Request) T(key string, args ...any) string {
 	return r.site.messages.Text(r.Language, key, args...)
 }
 
+// Moment is a day in words with the time of day.
+func (r *Request) Moment(t time.Time) string { return r.site.messages.Moment(r.Language, t) }
+
 // Languages are those that there are messages for.
 func (r *Request) Languages() []string { return r.site.messages.Languages() }
 
