@@ -16,7 +16,10 @@ import (
 	"allotment/portal/audit"
 	"allotment/portal/config"
 	"allotment/portal/directory"
+	"allotment/portal/login"
+	"allotment/portal/mail"
 	"allotment/portal/members"
+	"allotment/portal/people"
 	"allotment/portal/session"
 	"allotment/portal/store"
 	"allotment/portal/web"
@@ -34,21 +37,28 @@ func Open(c func() config.Config, clock func() time.Time, log *slog.Logger) (*Po
 	if err != nil {
 		return nil, err
 	}
-	p := &Portal{deps: web.Deps{
+	p := &Portal{deps: newDeps(c, db, clock, log)}
+	if p.site, err = web.New(p.deps, members.Section(), people.Section()); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+func newDeps(c func() config.Config, db *store.DB, clock func() time.Time, log *slog.Logger) web.Deps {
+	d := web.Deps{
 		Config:       c,
 		Organisation: func() string { return c().Domain },
 		Directory:    directory.Open(c().Directory, func() (string, error) { return readLine(c().Password) }),
 		DB:           db,
 		Audit:        audit.New(db, clock),
 		Sessions:     session.New(db, clock, func() bool { return c().Secure }),
+		Mail:         mail.New(db, func() mail.Relay { return mail.StoredRelay(db) }, clock, log),
 		Box:          api.Unix(c().API),
 		Clock:        clock,
 		Log:          log,
-	}}
-	if p.site, err = web.New(p.deps, members.Section()); err != nil {
-		return nil, errors.Join(err, p.Close())
 	}
-	return p, nil
+	d.Login = login.New(login.Deps{Directory: d.Directory, DB: db, Audit: d.Audit, Sessions: d.Sessions, Config: c, Now: clock})
+	return d
 }
 
 // ServeHTTP answers one request.

@@ -11,6 +11,9 @@ import (
 //go:embed pages messages
 var files embed.FS
 
+// passkeyBody is how large what a browser says of a passkey may be, in bytes.
+const passkeyBody = 32 << 10
+
 // Section is the pages of this package.
 func Section() web.Section {
 	return web.Section{
@@ -18,26 +21,70 @@ func Section() web.Section {
 		Files: files,
 		Menu: []web.Link{
 			{Path: "/portal/", Key: "menu.home", Access: api.Member},
+			{Path: "/portal/groups", Key: "menu.groups", Access: api.Member},
+			{Path: "/portal/me", Key: "menu.me", Access: api.Member},
+			{Path: "/portal/me/login", Key: "menu.login", Access: api.Member},
+			{Path: "/portal/me/apps", Key: "menu.apps", Access: api.Member},
 		},
-		Routes: []web.Route{
-			{Method: "GET", Path: "/portal/{$}", Access: api.Member, Does: "the start page: what the member may use", Handle: home},
-		},
+		Routes: append(append(loginRoutes(), accountRoutes()...), memberRoutes()...),
 	}
 }
 
-// tile is a module that the member may use.
-type tile struct {
-	Title, Path string
+func public(method, path, does string, handle func(*web.Request) error) web.Route {
+	return web.Route{Method: method, Path: "/portal" + path, Access: api.Public, Does: does, Handle: handle, Body: passkeyBody}
 }
 
-// home shows what the member may use.
-func home(r *web.Request) error {
-	var tiles []tile
-	for _, m := range r.Config().Modules {
-		if m.Path == "" {
-			continue
-		}
-		tiles = append(tiles, tile{Title: m.Title, Path: m.Path})
+func member(method, path, does string, handle func(*web.Request) error) web.Route {
+	return web.Route{Method: method, Path: "/portal" + path, Access: api.Member, Does: does, Handle: handle, Body: passkeyBody}
+}
+
+func fresh(route web.Route) web.Route {
+	route.Fresh = true
+	return route
+}
+
+func loginRoutes() []web.Route {
+	return []web.Route{
+		public("GET", "/login", "log in", showLogin),
+		public("POST", "/login", "log in by password", byPassword),
+		public("POST", "/login/code", "a code after the password", byCode),
+		public("POST", "/login/passkey/begin", "what a passkey is to sign", beginPasskeyLogin),
+		public("POST", "/login/passkey", "log in by passkey", byPasskey),
+		public("GET", "/login/forgotten", "get in without the password", showForgotten),
+		public("POST", "/login/forgotten", "log in by a printed or an officer's code", recoverLogin),
+		member("GET", "/login/again", "log in once more before something dangerous", showAgain),
+		member("POST", "/login/again", "log in once more by password", again),
+		member("POST", "/logout", "log out", logout),
 	}
-	return r.Render("home", tiles)
+}
+
+func accountRoutes() []web.Route {
+	return []web.Route{
+		member("GET", "/me", "my account", showMe),
+		member("POST", "/me", "change what is known of me", changeMe),
+		member("GET", "/me/login", "how I log in, and where I am logged in", showMethods),
+		fresh(member("GET", "/me/password", "a form for a new password", showPassword)),
+		fresh(member("POST", "/me/password", "change my password", changePassword)),
+		fresh(member("GET", "/me/passkeys", "a form for a new passkey", showPasskey)),
+		fresh(member("POST", "/me/passkeys/begin", "what a new passkey is to sign", beginPasskey)),
+		fresh(member("POST", "/me/passkeys", "add a passkey", addPasskey)),
+		fresh(member("POST", "/me/passkeys/{id}/remove", "remove a passkey", removePasskey)),
+		fresh(member("GET", "/me/totp", "a key for an app that makes codes", showTOTP)),
+		fresh(member("POST", "/me/totp", "turn codes on", confirmTOTP)),
+		fresh(member("POST", "/me/totp/remove", "turn codes off", removeTOTP)),
+		fresh(member("POST", "/me/codes", "make new codes to print", makeCodes)),
+		member("POST", "/me/sessions/{id}/end", "log out another browser", endSession),
+		member("POST", "/me/sessions/others/end", "log out all other browsers", endOthers),
+		member("GET", "/me/apps", "passwords for apps", showApps),
+		fresh(member("POST", "/me/apps", "make a password for an app", addApp)),
+		member("POST", "/me/apps/{id}/remove", "remove a password for an app", removeApp),
+	}
+}
+
+func memberRoutes() []web.Route {
+	return []web.Route{
+		member("GET", "/{$}", "the start page: what the member may use", home),
+		member("GET", "/groups", "groups to join and leave", showGroups),
+		member("POST", "/groups/{group}/leave", "leave a group", leaveGroup),
+	}
 }

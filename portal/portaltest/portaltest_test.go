@@ -30,3 +30,11 @@ func TestStart(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestMessages(t *testing.T) {
+	address, password := directorytest.Start(t)
+	p := Start(t, address, password)
+	if err := p.Site().Messages().Complete(); err != nil {
+		t.Error(err)
+	}
+}

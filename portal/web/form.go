@@ -1,16 +1,15 @@
 package web
 
 import (
-	"net/mail"
+	"errors"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 	"unicode/utf8"
 
-	"golang.org/x/text/unicode/norm"
+	"allotment/portal/directory"
 )
 
 // Form is what a visitor filled in, with what is wrong about it. A handler reads the fields, looks at OK, and renders its page
@@ -52,28 +51,23 @@ func (f *Form) Is(field, value string) bool { return slices.Contains(f.values[fi
 func (f *Form) Checked(field string) bool { return f.Is(field, "yes") }
 
 // Text is a field's text of up to limit characters, in Unicode's form NFC and without white space around it. It refuses
-// characters that are no text or turn what stands around them about.
+// characters that are no text or turn what stands around them about. With limit Line it is one line.
 func (f *Form) Text(field string, limit int) string {
-	s := f.values.Get(field)
-	if !utf8.ValidString(s) || strings.ContainsFunc(s, unwanted) {
-		f.Fail(field, "form.characters")
-		return ""
-	}
-	s = strings.TrimSpace(norm.NFC.String(strings.ReplaceAll(s, "\r\n", "\n")))
-	if limit <= Line && strings.Contains(s, "\n") {
-		f.Fail(field, "form.characters")
-		return ""
-	}
+	s := strings.ReplaceAll(f.values.Get(field), "\r\n", "\n")
 	if utf8.RuneCountInString(s) > limit {
 		f.Fail(field, "form.long", "n", limit)
 		return ""
 	}
-	return s
-}
-
-// unwanted are control characters and the controls of writing direction (Unicode annex 9, section 2).
-func unwanted(c rune) bool {
-	return c != '\n' && c != '\r' && c != '\t' && unicode.IsControl(c) || unicode.Is(unicode.Bidi_Control, c) || c == 0xfeff
+	var clean []string
+	for line := range strings.SplitSeq(s, "\n") {
+		line, err := directory.CleanText(line)
+		if err != nil || limit <= Line && len(clean) == 1 {
+			f.Fail(field, "form.characters")
+			return ""
+		}
+		clean = append(clean, line)
+	}
+	return strings.TrimSpace(strings.Join(clean, "\n"))
 }
 
 // Required is Text that must not be empty.
@@ -134,16 +128,30 @@ func (f *Form) Date(field string) time.Time {
 
 // Mail is an address (RFC 5322 addr-spec), or empty.
 func (f *Form) Mail(field string) string {
-	s := f.Text(field, Line)
-	if s == "" {
-		return ""
-	}
-	a, err := mail.ParseAddress(s)
-	if err != nil || a.Address != s || a.Name != "" || strings.ContainsAny(s, " ,;<>\"") {
+	s, err := directory.CleanMail(f.values.Get(field))
+	if err != nil {
 		f.Fail(field, "form.mail")
 		return ""
 	}
 	return s
+}
+
+// Take notes an error of package directory as what is wrong about a field, and returns others.
+func (f *Form) Take(field string, err error) error {
+	for _, known := range []struct {
+		err error
+		key string
+	}{
+		{directory.ErrExists, "form.exists"}, {directory.ErrName, "form.name"}, {directory.ErrText, "form.characters"},
+		{directory.ErrMail, "form.mail"}, {directory.ErrWeak, "form.weak"}, {directory.ErrPassword, "form.password"},
+		{directory.ErrNotFound, "form.nobody"},
+	} {
+		if errors.Is(err, known.err) {
+			f.Fail(field, known.key)
+			return nil
+		}
+	}
+	return err
 }
 
 // Fail says what is wrong about a field, by a message's key; an empty field means the form as a whole.

@@ -15,6 +15,8 @@ import (
 	"allotment/portal/audit"
 	"allotment/portal/config"
 	"allotment/portal/directory"
+	"allotment/portal/login"
+	"allotment/portal/mail"
 	"allotment/portal/session"
 	"allotment/portal/store"
 )
@@ -28,6 +30,8 @@ type Deps struct {
 	DB           *store.DB
 	Audit        *audit.Log
 	Sessions     *session.Sessions
+	Login        *login.Login
+	Mail         *mail.Queue
 	Box          *api.Client
 	Clock        func() time.Time
 	Log          *slog.Logger

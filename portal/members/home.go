@@ -1,0 +1,76 @@
+package members
+
+import (
+	"slices"
+
+	"allotment/portal/config"
+	"allotment/portal/directory"
+	"allotment/portal/web"
+)
+
+// homePage is what page home shows.
+type homePage struct {
+	Tiles  []tile
+	Owned  []directory.Group // that the member decides about
+	Hints  []hint
+	Outage bool
+}
+
+// tile is a module that the member may use.
+type tile struct {
+	Title, Path string
+}
+
+// hint is something that the member should do, with the page for it.
+type hint struct {
+	Key, Path string
+}
+
+// home shows what the member may use.
+func home(r *web.Request) error {
+	page := homePage{}
+	for _, m := range r.Config().Modules {
+		if m.Path != "" && mayUse(r.Person, m) {
+			page.Tiles = append(page.Tiles, tile{m.Title, siteAddress(r, m.Path)})
+		}
+	}
+	var err error
+	if page.Owned, err = r.Directory.GroupsOwnedBy(r.Context(), r.Person.Name); err != nil {
+		return err
+	}
+	if page.Hints, err = hints(r); err != nil {
+		return err
+	}
+	return r.Render("home", page)
+}
+
+// mayUse tells whether a member may use a module: whoever is a member, if the module has no such permission.
+func mayUse(p directory.Person, m config.Module) bool {
+	restricted := slices.ContainsFunc(m.Permissions, func(p config.Permission) bool { return p.Name == "use" })
+	return !restricted || slices.Contains(p.Permissions, m.Name+".use")
+}
+
+// siteAddress is where a module's page is: on the organisation's domain, if the portal has a host name of its own.
+func siteAddress(r *web.Request, path string) string {
+	c := r.Config()
+	if c.Origin != "" && c.Secure {
+		return "https://" + c.Domain + path
+	}
+	return path
+}
+
+// hints are what keeps a member from losing her account.
+func hints(r *web.Request) ([]hint, error) {
+	var found []hint
+	if r.Person.OutsideMail == "" {
+		found = append(found, hint{"home.hint.outside", "/portal/me"})
+	}
+	m, err := r.Login.Methods(r.Person.Name)
+	if err != nil {
+		return nil, err
+	}
+	if r.Officer && m.Printed == 0 {
+		found = append(found, hint{"home.hint.codes", "/portal/me/login"})
+	}
+	return found, nil
+}
