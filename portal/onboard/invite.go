@@ -10,8 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/skip2/go-qrcode"
-
 	"allotment/portal/audit"
 	"allotment/portal/directory"
 	"allotment/portal/store"
@@ -201,32 +199,4 @@ func (s *Service) Join(ctx context.Context, person, token string) error {
 		s.carryOutOrLater(ctx, a.ID)
 	}
 	return err
-}
-
-// PosterPNG is the QR code of a link (ISO/IEC 18004, a quarter of which may be covered), with size pixels on each side.
-func PosterPNG(link string, size int) ([]byte, error) {
-	code, err := qrcode.New(link, qrcode.High)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a QR code of %q: %w", link, err)
-	}
-	return code.PNG(size)
-}
-
-// PosterSVG is the QR code of a link as a drawing that prints sharp at any size.
-func PosterSVG(link string) ([]byte, error) {
-	code, err := qrcode.New(link, qrcode.High)
-	if err != nil {
-		return nil, fmt.Errorf("cannot make a QR code of %q: %w", link, err)
-	}
-	rows := code.Bitmap()
-	var path strings.Builder
-	for y, row := range rows {
-		for x, dark := range row {
-			if dark {
-				fmt.Fprintf(&path, "M%d %dh1v1h-1z", x, y)
-			}
-		}
-	}
-	return fmt.Appendf(nil, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %[1]d" shape-rendering="crispEdges">`+
-		`<path fill="#fff" d="M0 0h%[1]dv%[1]dH0z"/><path d="%s"/></svg>`+"\n", len(rows), path.String()), nil
 }
