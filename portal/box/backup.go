@@ -156,14 +156,10 @@ func (p *Pages) setTarget(r *web.Request) error {
 		to += "?to=" + next
 	}
 	about := About{Key: "backup target", Title: r.T("box.backup.trying"), Back: to}
-	j, begun := p.jobs.Start(about, r.Person.Name, func(ctx context.Context, _ func(api.Progress)) error {
+	done, err := p.Do(r, about, func(ctx context.Context, _ func(api.Progress)) error {
 		_, err := p.deps.Box.SetBackupTarget(ctx, t)
 		return err
 	})
-	if !begun {
-		return busy()
-	}
-	done, err := await(r, j)
 	if !done {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"errors"
 	"net/http"
+	"sync"
 
 	"allotment/api"
 	"allotment/portal/mail"
@@ -34,8 +35,13 @@ func New(deps web.Deps, queue *mail.Queue) *Pages {
 	}
 }
 
-// Run samples what the box uses until ctx ends.
-func (p *Pages) Run(ctx context.Context) { p.history.Run(ctx, p.deps.Box) }
+// Run samples what the box uses, and waits for a wanted domain, until ctx ends.
+func (p *Pages) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { p.history.Run(ctx, p.deps.Box) })
+	all.Go(func() { p.awaitDomain(ctx) })
+	all.Wait()
+}
 
 const root = "/portal/box/"
 
@@ -93,6 +99,7 @@ func (p *Pages) routes() []web.Route {
 		fresh(post("backup/restore", "replace everything by a backup", p.restore)),
 		fresh(get("backup/export", "all data in open formats", p.export)),
 		get("dns", "what the domain name system says", p.dns),
+		fresh(post("dns", "choose the organisation's domain", p.setDomain)),
 		get("mail", "outgoing mail", p.mailPage),
 		post("mail", "choose who delivers outgoing mail", p.setRelay),
 		post("mail/test", "send a mail to oneself", p.testMail),
@@ -109,9 +116,12 @@ func ctx(r *web.Request) context.Context { return api.WithActor(r.HTTP.Context()
 // problem tells an error of the box in the visitor's words.
 func problem(err error) error {
 	var e *api.Error
+	var told *web.Problem
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &told):
+		return told
 	case !errors.As(err, &e):
 		return &web.Problem{Status: http.StatusServiceUnavailable, Key: "box.problem.unreachable", Err: err}
 	case e.Code == api.NotFound:
@@ -138,17 +148,19 @@ func class(l api.Level) string {
 	return map[api.Level]string{api.Good: "good", api.Fair: "warn", api.Bad: "bad"}[l]
 }
 
-// await waits for a job that was begun, or leads to its page. done is false if the visitor was led there.
-func await(r *web.Request, j *Job) (done bool, err error) {
+// Do begins something that can take long, for the visitor, and waits a moment for its end. done is false if the visitor was
+// led to the page that tells how it goes on, or if the same is being done already.
+func (p *Pages) Do(r *web.Request, about About, f func(context.Context, func(api.Progress)) error) (done bool, err error) {
+	j, begun := p.jobs.Start(about, r.Person.Name, f)
+	if !begun {
+		return false, web.Fail(http.StatusConflict, "box.problem.busy")
+	}
 	if j.Await(r.HTTP.Context()) {
 		_, err := j.Ended()
 		return true, err
 	}
 	return false, r.Redirect(root + "jobs/" + j.ID)
 }
-
-// busy says that somebody else does the same just now.
-func busy() error { return web.Fail(http.StatusConflict, "box.problem.busy") }
 
 // jobView is what the page of a job shows.
 type jobView struct {

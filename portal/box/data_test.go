@@ -182,3 +182,14 @@ func TestJobs(t *testing.T) {
 		t.Error("no new job after the end")
 	}
 }
+
+// TestRenamed is the network with another domain.
+func TestRenamed(t *testing.T) {
+	n := api.Network{Domain: "allotment.internal", Names: []api.Name{{Host: "allotment.internal"}, {Host: "portal.allotment.internal"}},
+		Records: []api.Record{{Host: "_x._tcp.allotment.internal", Type: "SRV", Value: "0 5 1 chat.allotment.internal."}}}
+	got := renamed(n, "club.example")
+	if got.Domain != "club.example" || got.Names[1].Host != "portal.club.example" || got.Records[0].Host != "_x._tcp.club.example" ||
+		got.Records[0].Value != "0 5 1 chat.club.example." || n.Names[0].Host != "allotment.internal" {
+		t.Errorf("%+v", got)
+	}
+}

@@ -176,3 +176,28 @@ func TestStrangers(t *testing.T) {
 		}
 	}
 }
+
+// TestDomain takes a wanted domain over once it leads to the box, and not before.
+func TestDomain(t *testing.T) {
+	o := open(t)
+	o.box.Net = api.Network{Domain: "allotment.internal", Addresses: []string{"192.0.2.1"}, Names: []api.Name{{Host: "allotment.internal"}}}
+	verdict := DNSMissing
+	o.pages.names.Check = func(_ context.Context, n api.Network) DNSReport {
+		return DNSReport{Time: o.now, Domain: n.Domain, Results: []DNSResult{{Wish: Wishes(n)[0], Verdict: verdict},
+			{Wish: Wish{Type: "SRV"}, Verdict: DNSMissing}}}
+	}
+	status, page := o.send("/portal/box/dns", "/portal/box/dns", "what", "want", "domain", "not a domain")
+	o.wantText(status, page, http.StatusUnprocessableEntity, "This is no domain")
+	status, page = o.send("/portal/box/dns", "/portal/box/dns", "what", "want", "domain", "https://www.Club.example/")
+	o.wantText(status, page, http.StatusOK, "You want the domain club.example")
+	for _, v := range []Verdict{DNSMissing, DNSRight} {
+		verdict = v
+		if err := o.pages.tryDomain(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		o.wantDone(`set "" map[domain:club.example]`, v == DNSRight)
+	}
+	if w, err := o.pages.Wanted(); err != nil || w.Domain != "" {
+		t.Errorf("still wanted: %+v %v", w, err)
+	}
+}

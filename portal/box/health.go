@@ -89,6 +89,7 @@ func (p *Pages) runTask(r *web.Request) error {
 	}
 	t := taskOf(r, all[i])
 	about := About{Key: "task " + t.Module, Title: t.Of + ": " + t.Title, Back: root + "health"}
+	r.Record("box.task", t.Module, map[string]string{"task": t.Name})
 	j, begun := p.jobs.Start(about, r.Person.Name, func(ctx context.Context, tell func(api.Progress)) error {
 		for progress, err := range p.deps.Box.RunTask(ctx, all[i]) {
 			if err != nil {
@@ -99,8 +100,7 @@ func (p *Pages) runTask(r *web.Request) error {
 		return nil
 	})
 	if !begun {
-		return busy()
+		return web.Fail(http.StatusConflict, "box.problem.busy")
 	}
-	r.Record("box.task", t.Module, map[string]string{"task": t.Name})
 	return r.Redirect(root + "jobs/" + j.ID)
 }

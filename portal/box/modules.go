@@ -153,15 +153,11 @@ func (p *Pages) switchModule(r *web.Request) error {
 		key = "box.module.switched.on"
 	}
 	about := About{Key: "module " + m.Name, Title: r.T(key, "name", m.Title), Back: back}
-	j, begun := p.jobs.Start(about, r.Person.Name, func(ctx context.Context, _ func(api.Progress)) error {
-		return p.deps.Box.Switch(ctx, m.Name, on)
-	})
-	if !begun {
-		return busy()
-	}
 	kind := map[bool]string{true: "box.module-on", false: "box.module-off"}[on]
 	r.Record(kind, m.Name, nil)
-	done, err := await(r, j)
+	done, err := p.Do(r, about, func(ctx context.Context, _ func(api.Progress)) error {
+		return p.deps.Box.Switch(ctx, m.Name, on)
+	})
 	if !done || err != nil {
 		return problem(err)
 	}

@@ -87,7 +87,7 @@ func webLamp(r *web.Request, modules []api.Module, h api.Health) lamp {
 	case len(starting) > 0:
 		l.Class, l.Text = "warn", r.T("box.lamp.web.starting", "names", strings.Join(starting, ", "))
 	case !r.Config().Secure:
-		l.Class, l.Text, l.Do, l.Path = "warn", r.T("box.lamp.web.nodomain"), r.T("box.lamp.web.domain"), root+"organisation"
+		l.Class, l.Text, l.Do, l.Path = "warn", r.T("box.lamp.web.nodomain"), r.T("box.lamp.web.domain"), root+"dns"
 	}
 	return l
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"allotment/api"
@@ -41,12 +42,21 @@ func place(r *web.Request) (path, module, title string, err error) {
 	return root + "modules/" + m.Name + "/settings", m.Name, m.Title, err
 }
 
+// settingsOf are the settings of a module or of the organisation, but for the domain, which has a page of its own.
+func settingsOf(r *web.Request, module string) (api.Settings, error) {
+	s, err := r.Box.Settings(ctx(r), module)
+	if module == "" {
+		s.Form = slices.DeleteFunc(s.Form, func(f image.Setting) bool { return f.Name == domainSetting })
+	}
+	return s, err
+}
+
 func (p *Pages) settings(r *web.Request) error {
 	path, module, title, err := place(r)
 	if err != nil {
 		return err
 	}
-	s, err := r.Box.Settings(ctx(r), module)
+	s, err := settingsOf(r, module)
 	if err != nil {
 		return problem(err)
 	}
@@ -138,7 +148,7 @@ func (p *Pages) changeSettings(r *web.Request) error {
 	if err != nil {
 		return err
 	}
-	s, err := r.Box.Settings(ctx(r), module)
+	s, err := settingsOf(r, module)
 	if err != nil {
 		return problem(err)
 	}
@@ -150,22 +160,18 @@ func (p *Pages) changeSettings(r *web.Request) error {
 	if len(values) == 0 {
 		return r.Done(path, "box.settings.same")
 	}
+	for name := range values {
+		r.Record("box.setting", cmp.Or(module, "organisation"), map[string]string{"setting": name})
+	}
 	about := About{Key: "settings", Title: r.T("box.settings.saving", "name", title), Back: path}
-	j, begun := p.jobs.Start(about, r.Person.Name, func(ctx context.Context, _ func(api.Progress)) error {
+	done, err := p.Do(r, about, func(ctx context.Context, _ func(api.Progress)) error {
 		return p.deps.Box.SetSettings(ctx, module, values)
 	})
-	if !begun {
-		return busy()
-	}
-	done, err := await(r, j)
 	if !done {
 		return err
 	}
 	if err != nil {
 		return p.refused(r, view, err)
-	}
-	for name := range values {
-		r.Record("box.setting", cmp.Or(module, "organisation"), map[string]string{"setting": name})
 	}
 	return r.Done(path, "box.settings.saved")
 }
