@@ -53,12 +53,12 @@ func (l *Login) BeginTOTP(person string) (uri, secret, ticket string, err error)
 	if err != nil {
 		return "", "", "", fmt.Errorf("cannot make a key for codes: %w", err)
 	}
-	return key.URL(), key.Secret(), l.secrets.put(newTOTP{person, key.Secret()}), nil
+	return key.URL(), key.Secret(), l.secrets.Put(newTOTP{person, key.Secret()}), nil
 }
 
 // ConfirmTOTP turns codes on for a person, who must have the key that BeginTOTP made. It can be tried again.
 func (l *Login) ConfirmTOTP(ctx context.Context, person, ticket, code string) error {
-	n, ok := l.secrets.get(ticket)
+	n, ok := l.secrets.Get(ticket)
 	if !ok || n.person != person {
 		return ErrTicket
 	}
@@ -66,7 +66,7 @@ func (l *Login) ConfirmTOTP(ctx context.Context, person, ticket, code string) er
 	if err != nil {
 		return err
 	}
-	l.secrets.take(ticket)
+	l.secrets.Take(ticket)
 	if err := l.change(person, func(f *factors) error {
 		f.TOTP = &totpKey{n.secret, step, l.Now().UTC()}
 		return nil

@@ -16,6 +16,7 @@ import (
 	"allotment/portal/directory"
 	"allotment/portal/session"
 	"allotment/portal/store"
+	"allotment/portal/ticket"
 )
 
 // What callers can tell apart.
@@ -62,10 +63,10 @@ type Login struct {
 	guesses    *throttle
 	checks     chan struct{} // has room for as many values as passwords may be checked at once
 	answerTime time.Duration // what an answer takes at least that refuses a visitor: it tells nothing of its reason
-	pending    tickets[halfway]
-	creating   tickets[ceremony]
-	asking     tickets[ceremony]
-	secrets    tickets[newTOTP]
+	pending    *ticket.Tickets[halfway]
+	creating   *ticket.Tickets[ceremony]
+	asking     *ticket.Tickets[ceremony]
+	secrets    *ticket.Tickets[newTOTP]
 }
 
 // checksAtOnce bounds the memory of hashing (7 MiB each, here or in the directory).
@@ -78,7 +79,8 @@ const ticketTime = 10 * time.Minute
 func New(d Deps) *Login {
 	l := &Login{Deps: d, guesses: newThrottle(d.Now), checks: make(chan struct{}, checksAtOnce),
 		answerTime: 400 * time.Millisecond}
-	l.pending.now, l.creating.now, l.asking.now, l.secrets.now = d.Now, d.Now, d.Now, d.Now
+	l.pending, l.secrets = ticket.New[halfway](d.Now, ticketTime), ticket.New[newTOTP](d.Now, ticketTime)
+	l.creating, l.asking = ticket.New[ceremony](d.Now, ticketTime), ticket.New[ceremony](d.Now, ticketTime)
 	return l
 }
 
@@ -105,7 +107,7 @@ func (l *Login) Password(r *http.Request, name, password string) (Outcome, error
 		f, err := l.factors(person.Name)
 		out = Outcome{Person: person.Name, Strength: session.Password}
 		if err == nil && f.TOTP != nil {
-			out.Ticket = l.pending.put(halfway{out.Person})
+			out.Ticket = l.pending.Put(halfway{out.Person})
 		}
 		return out.Ticket == "", err
 	})
@@ -117,7 +119,7 @@ func (l *Login) Password(r *http.Request, name, password string) (Outcome, error
 
 // Code ends what Password began, with a code of the authenticator app or a printed one. A ticket takes several tries.
 func (l *Login) Code(r *http.Request, ticket, code string) (Outcome, error) {
-	half, ok := l.pending.get(ticket)
+	half, ok := l.pending.Get(ticket)
 	if !ok {
 		return Outcome{}, ErrTicket
 	}
@@ -130,7 +132,7 @@ func (l *Login) Code(r *http.Request, ticket, code string) (Outcome, error) {
 	if err != nil {
 		return Outcome{}, err
 	}
-	l.pending.take(ticket)
+	l.pending.Take(ticket)
 	return out, nil
 }
 

@@ -40,7 +40,7 @@ func (l *Login) Origin(r *http.Request) string {
 	switch {
 	case c.Origin != "":
 		return c.Origin
-	case c.Secure:
+	case c.Secure || r.Header.Get("X-Forwarded-Proto") == "https": // which the gateway says
 		return "https://" + r.Host
 	}
 	return "http://" + r.Host
@@ -107,7 +107,7 @@ func (l *Login) BeginPasskey(ctx context.Context, person, origin string) (option
 		return nil, "", fmt.Errorf("cannot begin a passkey: %w", err)
 	}
 	options, err = json.Marshal(creation)
-	return options, l.creating.put(ceremony{p.Name, origin, *data}), err
+	return options, l.creating.Put(ceremony{p.Name, origin, *data}), err
 }
 
 func (l *Login) user(name, display, rp string) (*user, error) {
@@ -120,7 +120,7 @@ func (l *Login) user(name, display, rp string) (*user, error) {
 
 // FinishPasskey keeps the passkey that a browser has made, whose answer is JSON (PublicKeyCredential.toJSON).
 func (l *Login) FinishPasskey(ctx context.Context, person, ticket, label string, response []byte) (Passkey, error) {
-	c, ok := l.creating.take(ticket)
+	c, ok := l.creating.Take(ticket)
 	if !ok || c.person != person {
 		return Passkey{}, ErrTicket
 	}
@@ -182,12 +182,12 @@ func (l *Login) BeginPasskeyLogin(origin string) (options json.RawMessage, ticke
 		return nil, "", fmt.Errorf("cannot begin a login by passkey: %w", err)
 	}
 	options, err = json.Marshal(assertion)
-	return options, l.asking.put(ceremony{"", origin, *data}), err
+	return options, l.asking.Put(ceremony{"", origin, *data}), err
 }
 
 // FinishPasskeyLogin says who a browser has logged in by a passkey, from its answer in JSON.
 func (l *Login) FinishPasskeyLogin(ctx context.Context, ticket string, response []byte) (Outcome, error) {
-	c, ok := l.asking.take(ticket)
+	c, ok := l.asking.Take(ticket)
 	if !ok {
 		return Outcome{}, ErrTicket
 	}

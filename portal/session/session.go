@@ -3,6 +3,7 @@
 package session
 
 import (
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
@@ -323,6 +324,31 @@ func (s *Sessions) Pass(id, host string) (value string, err error) {
 		return "", fmt.Errorf("cannot pass a session on to %q: %w", host, err)
 	}
 	return value, nil
+}
+
+// TokenID names the token in the cookie of r without telling it.
+func (s *Sessions) TokenID(r *http.Request) string { return hash(s.cookie(r)) }
+
+// Alive says whether the token with an ID, and its session, are good still.
+func (s *Sessions) Alive(tokenID string) (bool, error) {
+	err := s.db.View(func(tx *store.Tx) error {
+		t, err := tokens.Get(tx, tokenID)
+		if err == nil {
+			_, err = s.get(tx, t.Session)
+		}
+		return err
+	})
+	if errors.Is(err, ErrNone) || errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Key is a key of 32 bytes that only this browser's cookie gives: the database does not have what it is made of.
+func (s *Sessions) Key(r *http.Request, purpose string) []byte {
+	m := hmac.New(sha256.New, []byte(s.cookie(r)))
+	m.Write([]byte(purpose))
+	return m.Sum(nil)
 }
 
 func newSecret() string { return rand.Text() + rand.Text() } // 256 bits
