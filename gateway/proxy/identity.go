@@ -36,7 +36,8 @@ type visitor struct {
 	Name     string   `json:"name"`
 	Mail     string   `json:"mail"`
 	Groups   []string `json:"groups"`
-	Password string   `json:"password"` // app password for the module, if it is told by gateway.SSOBasic
+	Permits  []string `json:"permissions"` // what the person may do in the module
+	Password string   `json:"password"`    // app password for the module, if it is told by gateway.SSOBasic
 }
 
 // registry asks the portal who visitors are, and keeps its answers for a short time.
@@ -212,6 +213,7 @@ func (v visitor) tell(r *http.Request, sso string) {
 		r.Header.Set("X-Remote-Name", headerText(v.Name))
 		r.Header.Set("X-Remote-Email", headerText(v.Mail))
 		r.Header.Set("X-Remote-Groups", headerText(strings.Join(v.Groups, ",")))
+		r.Header.Set("X-Remote-Permissions", headerText(strings.Join(v.Permits, ",")))
 	case sso == gateway.SSOBasic && v.Password != "" && r.Header.Get("Authorization") == "":
 		r.SetBasicAuth(v.Person, v.Password)
 	}

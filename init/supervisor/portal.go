@@ -201,7 +201,7 @@ func portalModule(p *plan.Module) config.Module {
 		m.Path = p.HTTP.Path
 	}
 	for _, x := range p.Declared.Permissions {
-		m.Permissions = append(m.Permissions, config.Permission{Name: x.Name, Title: x.Title})
+		m.Permissions = append(m.Permissions, config.Permission{Name: x.Name, Title: x.Title, Groups: x.Groups})
 	}
 	return m
 }

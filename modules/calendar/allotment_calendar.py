@@ -1,13 +1,15 @@
-"""Radicale with two repairs to version 3.5.3, as a program and as its plugin for logins."""
+"""Radicale with two repairs to version 3.5.3 and a page that knows the portal, as a program and as its plugins."""
 
 import hashlib
 import hmac
 import os
+import pathlib
 import time
 
 import radicale.app
 import radicale.server
 from radicale.auth import ldap
+from radicale.web import internal
 
 
 class Auth(ldap.Auth):
@@ -42,6 +44,21 @@ class Application(radicale.app.Application):
         if environ.get("PATH_INFO") == self._script_name:
             environ["PATH_INFO"] += "/"
         return super()._handle_request(environ)
+
+
+class Web(internal.Web):
+    """The page for browsers, with a script that logs in whoever is logged in to the portal."""
+
+    SCRIPT = pathlib.Path("/usr/share/calendar/sso.js")
+    LOADED = (b'<script src="fn.js"></script>', b'<script src="fn.js"></script>\n    <script src="sso.js"></script>')
+
+    def get(self, environ, base_prefix, path, user):
+        if path == "/.web/sso.js":
+            return 200, {"Content-Type": "application/javascript; charset=utf-8"}, self.SCRIPT.read_bytes()
+        status, headers, body = super().get(environ, base_prefix, path, user)
+        if path in ("/.web/", "/.web/index.html"):
+            body = body.replace(*self.LOADED)
+        return status, headers, body
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 package calendar_test
 
 import (
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -147,6 +148,33 @@ func TestMembersKeepTheirOwn(t *testing.T) {
 	}
 	if out, err := c.radicale.Run(c.box.Repair("calendar", "verify").Command...); err != nil {
 		t.Errorf("the check complains: %v: %s", err, out)
+	}
+}
+
+// TestPage: the page for browsers loads the script that knows the portal, and nothing else has changed.
+func TestPage(t *testing.T) {
+	c := newClub(t)
+	get := func(path string) string {
+		t.Helper()
+		resp, err := http.Get(c.gateway + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s, %v", path, resp.Status, err)
+		}
+		return string(b)
+	}
+	if page := get("/calendar/.web/"); strings.Count(page, `<script src="sso.js"></script>`) != 1 || !strings.Contains(page, "</html>") {
+		t.Errorf("the page is %s", page)
+	}
+	if script := get("/calendar/.web/sso.js"); !strings.Contains(script, "/.well-known/allotment/sso/") {
+		t.Errorf("the script is %s", script)
+	}
+	if other := get("/calendar/.web/fn.js"); !strings.Contains(other, "LoginScene") || strings.Contains(other, "sso.js") {
+		t.Errorf("the page's own script is %s", other)
 	}
 }
 

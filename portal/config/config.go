@@ -32,8 +32,9 @@ type Module struct {
 
 // Permission is something that groups can be allowed to do in a module; see image.Permission.
 type Permission struct {
-	Name  string `json:"name"`
-	Title string `json:"title"`
+	Name   string   `json:"name"`
+	Title  string   `json:"title"`
+	Groups []string `json:"groups,omitempty"` // who has it at first
 }
 
 // Read reads the file at path.

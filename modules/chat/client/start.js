@@ -1,5 +1,22 @@
-// Starts converse.js as a page of its own for the members of one domain.
-fetch('client.json').then((answer) => answer.json()).then((box) => {
+// Starts converse.js as a page of its own for the members of one domain. Whoever is logged in to the box's portal is logged in here.
+const sso = '/.well-known/allotment/sso/';
+
+// login is what converse.js needs to know of whoever is logged in to the portal: nothing where there is none, and then it asks.
+async function login(domain) {
+  const answer = await fetch(`${sso}credentials?module=chat`);
+  if (answer.status === 401) {
+    location = `${sso}login?to=${encodeURIComponent(location.pathname)}`;
+    await new Promise(() => {}); // this page is left
+  }
+  if (!answer.ok) {
+    return {};
+  }
+  const { person, password } = await answer.json();
+  return { auto_login: true, jid: `${person}@${domain}`, password, allow_logout: false };
+}
+
+async function start() {
+  const box = await (await fetch('client.json')).json();
   document.title = box.title;
   const here = new URL('.', location.href);
   const socket = new URL('xmpp-websocket', here);
@@ -19,5 +36,8 @@ fetch('client.json').then((answer) => answer.json()).then((box) => {
     muc_domain: `rooms.${box.domain}`,
     view_mode: 'fullscreen',
     websocket_url: socket.href,
+    ...await login(box.domain),
   });
-});
+}
+
+start();
