@@ -45,6 +45,7 @@ type Directory struct {
 	mu   sync.Mutex // held while connecting
 	conn *ldap.Conn // nil at first
 
+	holders   sync.Mutex // held while it is worked out who has a permission
 	passwords sync.Mutex // held while a person's passwords are changed in more than one step
 }
 
@@ -97,7 +98,7 @@ func (d *Directory) do(ctx context.Context, reads bool, operation func(*ldap.Con
 			return err
 		}
 		err = operation(conn)
-		if !ldap.IsErrorWithCode(err, ldap.ErrorNetwork) {
+		if !lost(err) {
 			return translate(err)
 		}
 		conn.Close()
@@ -105,6 +106,12 @@ func (d *Directory) do(ctx context.Context, reads bool, operation func(*ldap.Con
 			return fmt.Errorf("%w (%w)", ErrUnavailable, err)
 		}
 	}
+}
+
+// lost says whether an operation ended without an answer of the server.
+func lost(err error) bool {
+	var answer *ldap.Error
+	return err != nil && (!errors.As(err, &answer) || ldap.IsErrorAnyOf(err, ldap.ErrorNetwork, ldap.ErrorUnexpectedMessage, ldap.ErrorUnexpectedResponse))
 }
 
 // Authenticate asks the directory whether password is the person's own. It makes a connection for that alone. An app
@@ -144,7 +151,11 @@ func bind(conn *ldap.Conn, dn, password string) error {
 	if password == "" { // RFC 4513 5.1.2: a server would take it for an anonymous bind and say yes
 		return ErrPassword
 	}
-	return translate(conn.Bind(dn, password))
+	err := conn.Bind(dn, password)
+	if lost(err) {
+		return fmt.Errorf("%w (%w)", ErrUnavailable, err)
+	}
+	return translate(err)
 }
 
 // translate makes the errors of this package of result codes (RFC 4511 appendix A) that callers want to tell apart.
@@ -165,7 +176,7 @@ func translate(err error) error {
 		return fmt.Errorf("%w (%w)", ErrWeak, err)
 	case is(ldap.LDAPResultAssertionFailed):
 		return ErrConflict
-	case is(ldap.LDAPResultUnavailable, ldap.LDAPResultBusy, ldap.ErrorNetwork):
+	case is(ldap.LDAPResultUnavailable, ldap.LDAPResultBusy):
 		return fmt.Errorf("%w (%w)", ErrUnavailable, err)
 	}
 	return err

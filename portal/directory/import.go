@@ -123,14 +123,7 @@ func (d *Directory) importPeople(ctx context.Context, r io.Reader, o ImportOptio
 	if err != nil {
 		return report, err
 	}
-	for _, e := range list {
-		if e.group != nil {
-			report.Lines = append(report.Lines, p.groupLine(e))
-		} else {
-			report.Lines = append(report.Lines, p.line(e))
-		}
-	}
-	p.joinMembers(list)
+	report.Lines = p.lineUp(list)
 	if !o.DryRun {
 		err = d.carryOut(ctx, p, &report)
 	}
@@ -210,9 +203,13 @@ type plan struct {
 	joins       map[string][]string // names of people, by group
 }
 
-func (d *Directory) newPlan(ctx context.Context, o ImportOptions) (*plan, error) {
-	p := &plan{o: o, people: map[string]*known{}, byMail: map[string][]string{}, mails: map[string]string{},
+func emptyPlan(o ImportOptions) *plan {
+	return &plan{o: o, people: map[string]*known{}, byMail: map[string][]string{}, mails: map[string]string{},
 		lines: map[string]int{}, groups: map[string]Group{}, byTitle: map[string]string{}, collectives: map[string]bool{}, joins: map[string][]string{}}
+}
+
+func (d *Directory) newPlan(ctx context.Context, o ImportOptions) (*plan, error) {
+	p := emptyPlan(o)
 	everybody, err := d.People(ctx)
 	if err != nil {
 		return nil, err
@@ -264,6 +261,20 @@ func (p *plan) forget(l *LineFate) {
 	for group, names := range p.joins {
 		p.joins[group] = slices.DeleteFunc(names, func(n string) bool { return n == l.Name })
 	}
+}
+
+// lineUp decides what happens to all lines.
+func (p *plan) lineUp(list []entrant) []LineFate {
+	var lines []LineFate
+	for _, e := range list {
+		if e.group != nil {
+			lines = append(lines, p.groupLine(e))
+		} else {
+			lines = append(lines, p.line(e))
+		}
+	}
+	p.joinMembers(list)
+	return lines
 }
 
 // groupLine decides what happens to a group.

@@ -148,6 +148,8 @@ func (d *Directory) syncPermission(ctx context.Context, dn string) error {
 }
 
 func (d *Directory) writeHolders(ctx context.Context, dn string) error {
+	d.holders.Lock()
+	defer d.holders.Unlock()
 	e, err := d.read(ctx, dn, permissionAttributes)
 	if err != nil {
 		return err
