@@ -10,15 +10,18 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"allotment/api"
 	"allotment/portal/audit"
+	"allotment/portal/box"
 	"allotment/portal/config"
 	"allotment/portal/directory"
 	"allotment/portal/login"
 	"allotment/portal/mail"
 	"allotment/portal/members"
+	"allotment/portal/onboard"
 	"allotment/portal/people"
 	"allotment/portal/session"
 	"allotment/portal/store"
@@ -29,6 +32,7 @@ import (
 type Portal struct {
 	deps web.Deps
 	site *web.Site
+	box  *box.Pages
 }
 
 // Open opens what the portal keeps, in the folder that the configuration names, and makes its pages. Clock tells the time.
@@ -38,10 +42,35 @@ func Open(c func() config.Config, clock func() time.Time, log *slog.Logger) (*Po
 		return nil, err
 	}
 	p := &Portal{deps: newDeps(c, db, clock, log)}
-	if p.site, err = web.New(p.deps, members.Section(), people.Section()); err != nil {
+	words, err := web.ReadMessages(mail.Messages, onboard.Messages)
+	if err == nil {
+		p.deps.Onboard = newOnboard(p.deps, mail.NewTexts(words))
+		p.box = box.New(p.deps, p.deps.Mail)
+		p.site, err = web.New(p.deps, members.Section(), people.Section(), p.box.Section(),
+			web.Section{Name: "mail", Files: mail.Messages}, web.Section{Name: "onboard", Files: onboard.Messages})
+	}
+	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// newOnboard is the onboarding. Its mails lead to the portal's own host name, or before there is one to the domain.
+func newOnboard(d web.Deps, texts *mail.Texts) *onboard.Service {
+	return onboard.New(onboard.Deps{DB: d.DB, Directory: d.Directory, Mail: d.Mail, Texts: texts, Now: d.Clock, Log: d.Log,
+		Origin:       func() string { return origin(d.Config()) },
+		Organisation: d.Organisation,
+	})
+}
+
+func origin(c config.Config) string {
+	switch {
+	case c.Origin != "":
+		return c.Origin
+	case c.Secure:
+		return "https://" + c.Domain
+	}
+	return "http://" + c.Domain
 }
 
 func newDeps(c func() config.Config, db *store.DB, clock func() time.Time, log *slog.Logger) web.Deps {
@@ -75,6 +104,11 @@ const sweepEvery = time.Hour
 
 // Run does what is due without a visitor, until ctx ends.
 func (p *Portal) Run(ctx context.Context) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for _, run := range []func(context.Context){p.deps.Mail.Run, p.deps.Onboard.Run, p.box.Run} {
+		all.Go(func() { run(ctx) })
+	}
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {

@@ -10,6 +10,7 @@ import (
 // groupsPage is what page mygroups shows.
 type groupsPage struct {
 	Mine, Others []directory.Group
+	Asked        []string // titles of groups that the member waits for
 }
 
 func showGroups(r *web.Request) error {
@@ -24,6 +25,13 @@ func showGroups(r *web.Request) error {
 		} else {
 			page.Others = append(page.Others, g)
 		}
+	}
+	asked, err := r.Onboard.AskedBy(r.Person.Name)
+	if err != nil {
+		return err
+	}
+	for _, a := range asked {
+		page.Asked = append(page.Asked, groupTitle(all, a.Group))
 	}
 	return r.Render("mygroups", page)
 }

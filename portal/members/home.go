@@ -10,10 +10,10 @@ import (
 
 // homePage is what page home shows.
 type homePage struct {
-	Tiles  []tile
-	Owned  []directory.Group // that the member decides about
-	Hints  []hint
-	Outage bool
+	Tiles    []tile
+	Owned    bool // the member decides about a group, or is an officer
+	Requests int  // that she may answer
+	Hints    []hint
 }
 
 // tile is a module that the member may use.
@@ -34,10 +34,15 @@ func home(r *web.Request) error {
 			page.Tiles = append(page.Tiles, tile{m.Title, siteAddress(r, m.Path)})
 		}
 	}
-	var err error
-	if page.Owned, err = r.Directory.GroupsOwnedBy(r.Context(), r.Person.Name); err != nil {
+	owned, err := r.Directory.GroupsOwnedBy(r.Context(), r.Person.Name)
+	if err != nil {
 		return err
 	}
+	pending, err := r.Onboard.Pending(r.Context(), r.Person.Name)
+	if err != nil {
+		return err
+	}
+	page.Owned, page.Requests = r.Officer || len(owned) > 0, len(pending)
 	if page.Hints, err = hints(r); err != nil {
 		return err
 	}

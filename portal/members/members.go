@@ -3,6 +3,7 @@ package members
 
 import (
 	"embed"
+	"slices"
 
 	"allotment/api"
 	"allotment/portal/web"
@@ -26,7 +27,7 @@ func Section() web.Section {
 			{Path: "/portal/me/login", Key: "menu.login", Access: api.Member},
 			{Path: "/portal/me/apps", Key: "menu.apps", Access: api.Member},
 		},
-		Routes: append(append(loginRoutes(), accountRoutes()...), memberRoutes()...),
+		Routes: slices.Concat(loginRoutes(), accountRoutes(), memberRoutes(), registerRoutes(), decideRoutes()),
 	}
 }
 
@@ -86,5 +87,34 @@ func memberRoutes() []web.Route {
 		member("GET", "/{$}", "the start page: what the member may use", home),
 		member("GET", "/groups", "groups to join and leave", showGroups),
 		member("POST", "/groups/{group}/leave", "leave a group", leaveGroup),
+		member("POST", "/groups/{group}/ask", "ask to join a group", askGroup),
+		member("POST", "/join", "use an invitation as a member", join),
+	}
+}
+
+func registerRoutes() []web.Route {
+	return []web.Route{
+		public("GET", "/register", "a form for newcomers", showRegister),
+		public("POST", "/register", "ask to become a member", register),
+		public("GET", "/register/sent", "look into your mail", sent),
+		public("GET", "/register/confirm", "a button that confirms a mail address", showConfirm),
+		public("POST", "/register/confirm", "confirm a mail address", confirm),
+		public("GET", "/register/confirmed", "what happens next", confirmed),
+		public("GET", "/setup", "a form for the first password", showSetUp),
+		public("POST", "/setup", "set the first password", setUp),
+	}
+}
+
+// decideRoutes are of those who decide about groups; which groups is for the handlers to look at.
+func decideRoutes() []web.Route {
+	return []web.Route{
+		member("GET", "/requests", "who wants to join groups that I decide about", showRequests),
+		member("GET", "/requests/{id}", "one who wants to join", showRequest),
+		member("POST", "/requests/{id}", "say yes or no", decide),
+		member("GET", "/invitations", "invitations to groups that I decide about", showInvitations),
+		member("POST", "/invitations", "invite", invite),
+		member("GET", "/invitations/{token}", "a poster with an invitation", showPoster),
+		member("GET", "/invitations/{token}/qr.svg", "the picture on the poster", posterPicture),
+		member("POST", "/invitations/{token}/withdraw", "end an invitation", withdraw),
 	}
 }

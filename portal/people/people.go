@@ -48,6 +48,7 @@ func Section() web.Section {
 			officer("POST", "/p/{person}/join", "put a person into a group", joinGroup),
 			officer("POST", "/p/{person}/leave", "take a person out of a group", leaveGroup),
 			fresh(officer("POST", "/p/{person}/deactivate", "end a person's access at once", deactivate)),
+			fresh(officer("POST", "/p/{person}/welcome", "a link by which a person sets her first password", welcome)),
 			fresh(officer("POST", "/p/{person}/code", "make a code for a person who has lost her password", makeCode)),
 			officer("POST", "/p/{person}/activate", "give a person access again", activate),
 			fresh(officer("POST", "/p/{person}/handover", "hand a person's groups and offices to another", handOver)),

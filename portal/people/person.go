@@ -1,6 +1,7 @@
 package people
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -282,6 +283,28 @@ func makeCode(r *web.Request) error {
 		return err
 	}
 	return r.Render("recovery", codePage{p, code, until})
+}
+
+// welcomePage is what page welcome shows.
+type welcomePage struct {
+	Person directory.Person
+	Link   string
+	Mailed string // address that has got it, too
+}
+
+func welcome(r *web.Request) error {
+	if err := notMyself(r); err != nil {
+		return err
+	}
+	p, err := r.Directory.Person(r.Context(), r.Path("person"))
+	if err != nil {
+		return err
+	}
+	link, err := r.Onboard.Welcome(r.Context(), r.Person.Name, p.Name)
+	if err != nil {
+		return err
+	}
+	return r.Render("welcome", welcomePage{p, link, cmp.Or(p.OutsideMail, p.Mail)})
 }
 
 func handOver(r *web.Request) error {

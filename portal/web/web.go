@@ -17,6 +17,7 @@ import (
 	"allotment/portal/directory"
 	"allotment/portal/login"
 	"allotment/portal/mail"
+	"allotment/portal/onboard"
 	"allotment/portal/session"
 	"allotment/portal/store"
 )
@@ -32,6 +33,7 @@ type Deps struct {
 	Sessions     *session.Sessions
 	Login        *login.Login
 	Mail         *mail.Queue
+	Onboard      *onboard.Service
 	Box          *api.Client
 	Clock        func() time.Time
 	Log          *slog.Logger
