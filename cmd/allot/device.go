@@ -40,7 +40,7 @@ or, on the host of a virtual machine, by the socket of its virtio port org.allot
 		newTask(&f, api.Journey, "Try what members do"),
 		newTask(&f, api.Repair, "Try to mend a module"),
 		newTask(&f, api.Migration, "Bring a volume to a newer format"),
-		newTask(&f, api.Backup, "Run a step of a module's backup"))
+		newBackup(&f), newExport(&f))
 	return cmd
 }
 
