@@ -176,6 +176,28 @@ func (s *Service) Welcome(ctx context.Context, officer, person string) (string, 
 	return link, err
 }
 
+// WelcomeAdded welcomes everybody whom an import has added. It returns the names of those who have no address, and need a
+// letter.
+func (s *Service) WelcomeAdded(ctx context.Context, officer string, r directory.Report) ([]string, error) {
+	var letters []string
+	for _, l := range r.Lines {
+		if l.Fate != directory.Added || l.Group {
+			continue
+		}
+		if _, err := s.Welcome(ctx, officer, l.Name); err != nil {
+			return letters, err
+		}
+		p, err := s.Directory.Person(ctx, l.Name)
+		if err != nil {
+			return letters, err
+		}
+		if addressOf(p) == "" {
+			letters = append(letters, l.Name)
+		}
+	}
+	return letters, nil
+}
+
 // SetUpFor returns the name of the person whose link for the first password it is. ErrLink: used, too old, or her account
 // is not active.
 func (s *Service) SetUpFor(ctx context.Context, token string) (string, error) {
