@@ -8,6 +8,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"golang.org/x/text/language"
 )
 
 // ImportOptions say how to read a list of people.
@@ -359,6 +361,7 @@ func (p *plan) line(e entrant) LineFate {
 	if k == nil {
 		return p.addition(fate, v, groups)
 	}
+	e.person.Language = v.Language
 	return p.change(fate, k, e.person, groups)
 }
 
@@ -473,8 +476,16 @@ func check(v *Person) (Why, string) {
 			return WhyMail, address
 		}
 	}
+	for _, text := range []string{v.Given, v.Family, v.Display, v.Phone} {
+		if _, err := CleanText(text); err != nil {
+			return WhyText, text
+		}
+	}
+	if _, err := language.Parse(v.Language); err != nil { // "German": not worth losing a person for
+		v.Language = ""
+	}
 	if err := v.clean(); err != nil {
-		return WhyText, err.Error()
+		return WhyFailed, err.Error()
 	}
 	return WhyNothing, ""
 }

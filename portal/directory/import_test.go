@@ -64,7 +64,7 @@ func TestImport(t *testing.T) {
 		"11 added user2",
 		"12 added user3",
 		"13 refused Bad Name bad-user-name Bad Name",
-		`14 refused  bad-text "Evil` + `\u202e" is not a text for people: up to 200 characters, without control characters`,
+		"14 refused  bad-text Evil\u202e",
 		"15 added lukasz.nguyen-van-berg",
 		`17 refused  unreadable extraneous or missing " in quoted-field`,
 	}
@@ -106,7 +106,7 @@ func TestImport(t *testing.T) {
 
 func TestImportSaysWhatItGuessed(t *testing.T) {
 	s, ctx := start(t), t.Context()
-	table, err := charmap.ISO8859_1.NewEncoder().String("Given name,Family name\nJürgen,Groß\n")
+	table, err := charmap.ISO8859_1.NewEncoder().String("Given name,Family name,Language\nJürgen,Groß,Deutsch\n")
 	mustDo(t, err)
 	report, err := s.Import(ctx, strings.NewReader(table), directory.ImportOptions{Format: "csv"})
 	mustDo(t, err)

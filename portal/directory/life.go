@@ -41,8 +41,8 @@ func (d *Directory) setPerson(ctx context.Context, verb, name string, attributes
 	return nil
 }
 
-// Purge removes the people whose time to be deleted has come, and app passwords that have expired. Groups and offices
-// forget those people. It returns their names.
+// Purge removes the people whose time to be deleted has come, and app passwords that have expired, and works out anew who
+// has permissions. Groups and offices forget those people. It returns their names.
 func (d *Directory) Purge(ctx context.Context, now time.Time) ([]string, error) {
 	due, err := d.peopleWho(ctx, "(allotmentDeleteAt<="+now.UTC().Format(timeForm)+")")
 	if err != nil {
@@ -55,7 +55,10 @@ func (d *Directory) Purge(ctx context.Context, now time.Time) ([]string, error) 
 		}
 		gone = append(gone, p.Name)
 	}
-	return gone, d.purgeAppPasswords(ctx, now)
+	if err := d.purgeAppPasswords(ctx, now); err != nil {
+		return gone, err
+	}
+	return gone, d.SyncPermissions(ctx)
 }
 
 // RemovePerson removes an account at once. Groups and offices forget the person.

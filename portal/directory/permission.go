@@ -115,7 +115,7 @@ func (d *Directory) Allowed(ctx context.Context, person, module, permission stri
 }
 
 // SyncPermissions writes anew who has each permission by her groups. Every change of a group or of a permission does so for
-// what it touches; this is for the start, since two writes can be cut apart.
+// what it touches; this is for what was cut between the two, and Purge calls it.
 func (d *Directory) SyncPermissions(ctx context.Context) error {
 	return d.syncPermissionsWhich(ctx, "(objectClass=allotmentPermission)")
 }
