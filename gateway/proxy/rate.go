@@ -48,7 +48,7 @@ func (r *rates) take(client netip.Prefix, now time.Time) (wait time.Duration) {
 	return 0
 }
 
-// forget makes room: those whose buckets are full again, or else anybody.
+// forget makes room for many, so that it is not called again soon: those whose buckets are full again, and then anybody.
 func (r *rates) forget(now time.Time) {
 	for c, full := range r.full {
 		if full.Before(now) {
@@ -56,7 +56,7 @@ func (r *rates) forget(now time.Time) {
 		}
 	}
 	for c := range r.full {
-		if len(r.full) < mostClients {
+		if len(r.full) <= mostClients/2 {
 			return
 		}
 		delete(r.full, c)
