@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"allotment/modules/directory/directorytest"
+	"allotment/portal/audit"
 	"allotment/portal/portaltest"
 )
 
@@ -26,4 +27,8 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s: %d %s", path, page.Status, page.Words())
 		}
 	}
+}
+
+func auditEntry(subject string) audit.Entry {
+	return audit.Entry{Kind: "person.changed", Actor: subject, Subject: subject}
 }

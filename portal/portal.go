@@ -147,3 +147,6 @@ func readLine(path string) (string, error) {
 	}
 	return strings.TrimRight(string(b), "\n"), nil
 }
+
+// Onboarding is how people come in.
+func (p *Portal) Onboarding() *onboard.Service { return p.deps.Onboard }

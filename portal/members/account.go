@@ -41,7 +41,7 @@ func renderMe(r *web.Request) error {
 func changeMe(r *web.Request) error {
 	f := r.Form
 	given, family, display := f.Text("given", web.Line), f.Text("family", web.Line), f.Text("display", web.Line)
-	outside, forward, phone := f.Mail("outside"), f.Mail("forward"), f.Text("phone", web.Line)
+	outside, forward, phone := f.Mail("outside"), f.Mail("forward"), f.Phone("phone")
 	language := f.Choice("language", append(r.Languages(), "")...)
 	if given+family == "" {
 		f.Fail("given", "form.required")

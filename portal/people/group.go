@@ -102,6 +102,9 @@ func changeGroup(r *web.Request) error {
 
 func addMembers(r *web.Request) error {
 	group := r.Path("group")
+	if _, err := r.Directory.Group(r.Context(), group); err != nil {
+		return err
+	}
 	for _, name := range r.Form.All("person") {
 		err := r.Directory.AddMember(r.Context(), group, name)
 		if err != nil && !errors.Is(err, directory.ErrExists) {

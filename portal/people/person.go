@@ -58,6 +58,8 @@ func read(f *web.Form) map[string]string {
 		switch field.name {
 		case "mail", "outside", "forward":
 			values[field.name] = f.Mail(field.name)
+		case "phone":
+			values[field.name] = f.Phone(field.name)
 		default:
 			values[field.name] = f.Text(field.name, web.Line)
 		}

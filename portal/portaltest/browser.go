@@ -21,6 +21,9 @@ type Browser struct {
 	t      testing.TB
 	portal *Portal
 	client *http.Client
+
+	Session  session.Session // of LogIn
+	Language string          // that pages are asked for; empty: the portal's choice
 }
 
 // Page is what a browser shows.
@@ -39,7 +42,8 @@ func (p *Portal) Stranger(t testing.TB) *Browser {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Browser{t, p, &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+	return &Browser{t: t, portal: p, client: &http.Client{Jar: jar,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
 }
 
 // LogIn is a browser in which a person has just logged in by a passkey.
@@ -52,7 +56,7 @@ func (p *Portal) LogIn(t testing.TB, person string) *Browser {
 	}
 	r := httptest.NewRequest("GET", p.URL+"/portal/", nil)
 	w := httptest.NewRecorder()
-	if _, err := p.Deps().Sessions.Begin(w, r, person, session.Passkey); err != nil {
+	if b.Session, err = p.Deps().Sessions.Begin(w, r, person, session.Passkey); err != nil {
 		t.Fatal(err)
 	}
 	b.client.Jar.SetCookies(at, w.Result().Cookies())
@@ -120,6 +124,9 @@ func (b *Browser) Follow(page *Page) *Page {
 // Do sends a request.
 func (b *Browser) Do(r *http.Request) *Page {
 	b.t.Helper()
+	if b.Language != "" {
+		r.Header.Set("Accept-Language", b.Language)
+	}
 	resp, err := b.client.Do(r)
 	if err != nil {
 		b.t.Fatal(err)

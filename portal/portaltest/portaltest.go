@@ -7,9 +7,13 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"allotment/api"
+	"allotment/init/apiserver"
+	"allotment/init/apiserver/boxtest"
 	"allotment/portal"
 	"allotment/portal/config"
 	"allotment/portal/directory"
@@ -31,8 +35,16 @@ type Portal struct {
 	*portal.Portal
 	URL       string
 	Directory *directory.Directory
-	Config    *config.Config // may be changed before it is used
+	Box       *boxtest.Box
+	Config    *config.Config // may be changed while nobody asks
+
+	ahead atomic.Int64 // of the real time, in nanoseconds
 }
+
+// Advance lets time pass.
+func (p *Portal) Advance(by time.Duration) { p.ahead.Add(int64(by)) }
+
+func (p *Portal) now() time.Time { return time.Now().Add(time.Duration(p.ahead.Load())) }
 
 // Start runs a portal on the directory at address (see directorytest), with the people above, until the test ends.
 func Start(t testing.TB, address, password string) *Portal {
@@ -42,8 +54,9 @@ func Start(t testing.TB, address, password string) *Portal {
 	if err := os.WriteFile(secret, []byte(password), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := &Portal{Config: &config.Config{
-		API: filepath.Join(dir, "api.sock"), Directory: address, Password: secret, State: filepath.Join(dir, "state"),
+	box := boxtest.New(time.Now())
+	p := &Portal{Box: box, Config: &config.Config{
+		API: serve(t, box), Directory: address, Password: secret, State: filepath.Join(dir, "state"),
 		Domain: "club.example",
 		Modules: []config.Module{
 			{Name: "web", Title: "Website", Path: "/", SSO: "header", Permissions: []config.Permission{{Name: "edit", Title: "write pages"}}},
@@ -52,7 +65,7 @@ func Start(t testing.TB, address, password string) *Portal {
 	}}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var err error
-	if p.Portal, err = portal.Open(func() config.Config { return *p.Config }, time.Now, log); err != nil {
+	if p.Portal, err = portal.Open(func() config.Config { return *p.Config }, p.now, log); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
@@ -62,6 +75,27 @@ func Start(t testing.TB, address, password string) *Portal {
 	t.Cleanup(server.Close)
 	p.URL = server.URL
 	return p
+}
+
+// serve answers the box's API on a unix socket, for officers as the portal is one.
+func serve(t testing.TB, box *boxtest.Box) string {
+	t.Helper()
+	s, err := apiserver.New(apiserver.Config{Box: box, Access: map[uint32]api.Access{uint32(os.Getuid()): api.Officer}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := os.MkdirTemp("", "box") // a socket's path must be short
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "api.sock")
+	l, err := apiserver.ListenUnix(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go s.Serve(l)
+	t.Cleanup(func() { s.Close(); os.RemoveAll(dir) })
+	return path
 }
 
 // people fills the directory.

@@ -3,6 +3,7 @@ package web
 import (
 	"errors"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -131,6 +132,18 @@ func (f *Form) Mail(field string) string {
 	s, err := directory.CleanMail(f.values.Get(field))
 	if err != nil {
 		f.Fail(field, "form.mail")
+		return ""
+	}
+	return s
+}
+
+var phoneForm = regexp.MustCompile(`^[0-9A-Za-z '()+,./:-]*$`)
+
+// Phone is a telephone number (RFC 4517 section 3.3.31), or empty.
+func (f *Form) Phone(field string) string {
+	s := f.Text(field, 50)
+	if !phoneForm.MatchString(s) {
+		f.Fail(field, "form.phone")
 		return ""
 	}
 	return s

@@ -97,8 +97,11 @@ func (r *Request) Render(name string, data any) error {
 	return err
 }
 
-// Redirect leads the visitor to another page of this host.
+// Redirect leads the visitor to another page of this host. What is no such page is a mistake in what she sent.
 func (r *Request) Redirect(path string) error {
+	if !LocalPath(path) {
+		return Fail(http.StatusBadRequest, "problem.form")
+	}
 	http.Redirect(r.W, r.HTTP, path, http.StatusSeeOther)
 	return nil
 }
