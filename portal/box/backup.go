@@ -232,6 +232,8 @@ func (p *Pages) prove(r *web.Request) error {
 
 // restoreView is what the page of restoring shows.
 type restoreView struct {
+	Action    string // path of the page
+	Back      string // path of the page before
 	Kind      string
 	Kinds     []web.Option
 	Snapshots []api.BackupSnapshot // of the box's own place
@@ -240,8 +242,33 @@ type restoreView struct {
 
 func (p *Pages) restoring(r *web.Request) error { return p.showRestore(r, r.Query("kind")) }
 
+// admitted leads away who may not restore during the first run.
+func (p *Pages) admitted(r *web.Request) (bool, error) {
+	if r.Unclaimed != nil && r.Unclaimed() && p.Admitted != nil && p.Admitted(r) {
+		return true, nil
+	}
+	return false, r.Redirect("/portal/first/")
+}
+
+func (p *Pages) firstRestoring(r *web.Request) error {
+	if ok, err := p.admitted(r); !ok {
+		return err
+	}
+	return p.restoring(r)
+}
+
+func (p *Pages) firstRestore(r *web.Request) error {
+	if ok, err := p.admitted(r); !ok {
+		return err
+	}
+	return p.restore(r)
+}
+
 func (p *Pages) showRestore(r *web.Request, kind string) error {
-	v := restoreView{Kinds: placeKinds(r), Word: r.T("box.backup.restore.word")}
+	v := restoreView{Kinds: placeKinds(r), Word: r.T("box.backup.restore.word"), Action: root + "backup/restore", Back: root + "backup"}
+	if r.HTTP.URL.Path == firstPath {
+		v.Action, v.Back = firstPath, "/portal/first/"
+	}
 	for _, o := range v.Kinds {
 		if o.Value == kind {
 			v.Kind = kind

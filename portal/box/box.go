@@ -19,6 +19,9 @@ var files embed.FS
 
 // Pages are the officers' pages of the machine.
 type Pages struct {
+	// Admitted tells whether a visitor of a box that has no officer yet may restore a backup; nil: nobody.
+	Admitted func(*web.Request) bool
+
 	deps    web.Deps
 	mail    *mail.Queue
 	history *History
@@ -45,6 +48,9 @@ func (p *Pages) Run(ctx context.Context) {
 
 const root = "/portal/box/"
 
+// firstPath is the page of a restore during the first run.
+const firstPath = "/portal/first/restore"
+
 // Section is the pages with their links.
 func (p *Pages) Section() web.Section {
 	link := func(path, key string) web.Link {
@@ -64,6 +70,9 @@ func (p *Pages) routes() []web.Route {
 	}
 	post := func(path, does string, f func(*web.Request) error) web.Route {
 		return web.Route{Method: "POST", Path: root + path, Access: api.Officer, Does: does, Handle: f}
+	}
+	first := func(method, does string, f func(*web.Request) error) web.Route {
+		return web.Route{Method: method, Path: firstPath, Access: api.Public, Does: does, Handle: f, FirstRun: true}
 	}
 	fresh := func(r web.Route) web.Route { r.Fresh = true; return r }
 	return []web.Route{
@@ -98,6 +107,8 @@ func (p *Pages) routes() []web.Route {
 		get("backup/restore", "what a restore needs", p.restoring),
 		fresh(post("backup/restore", "replace everything by a backup", p.restore)),
 		fresh(get("backup/export", "all data in open formats", p.export)),
+		first("GET", "what a restore onto a new box needs", p.firstRestoring),
+		first("POST", "replace a new box by a backup", p.firstRestore),
 		get("dns", "what the domain name system says", p.dns),
 		fresh(post("dns", "choose the organisation's domain", p.setDomain)),
 		get("mail", "outgoing mail", p.mailPage),
