@@ -38,10 +38,22 @@ type count struct {
 	rule  rule
 }
 
-func (c count) until() time.Time { return c.last.Add(c.rule.wait(c.wrong)) }
+// until is when the next try may be made. A clock that is put back makes nobody wait for longer.
+func (c count) until(now time.Time) time.Time {
+	wait := c.rule.wait(c.wrong)
+	if wait == 0 {
+		return time.Time{}
+	}
+	if c.last.After(now) {
+		c.last = now
+	}
+	return c.last.Add(wait)
+}
 
 // over says whether the count has been without a try for so long that it starts anew.
-func (c count) over(now time.Time) bool { return now.Sub(c.until()) > 2*c.rule.most }
+func (c count) over(now time.Time) bool {
+	return now.Sub(c.last).Abs() > c.rule.wait(c.wrong)+2*c.rule.most
+}
 
 // throttle counts wrong tries: for each account those of browsers that she has never logged in with, and of those that
 // she has, so that strangers cannot keep her out; and for each address of a client.
@@ -72,8 +84,8 @@ func (t *throttle) begin(name string, known bool, client string) (try, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
-	until := t.counts[g.account].until()
-	if u := t.counts[g.address].until(); u.After(until) {
+	until := t.counts[g.account].until(now)
+	if u := t.counts[g.address].until(now); u.After(until) {
 		until = u
 	}
 	if now.Before(until) {
@@ -106,7 +118,7 @@ func (t *throttle) makeRoom(now time.Time) {
 		if c.over(now) {
 			delete(t.counts, key)
 		} else {
-			all = append(all, entry{key, c.until()})
+			all = append(all, entry{key, c.until(now)})
 		}
 	}
 	if len(all) < mostCounts/2 {
