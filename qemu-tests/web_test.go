@@ -23,13 +23,13 @@ func useWeb(t *testing.T, c *club) (again func(*testing.T)) {
 	ctx, base := t.Context(), "http://"+c.Address(80)
 	visitor := newBrowser(t, base)
 	visitor.mustGet("/", http.StatusOK, "</html>")
-	visitor.mustGet("/wp-login.php", http.StatusOK, `name="password"`) // the portal's
+	visitor.mustGet("/wp-login.php", http.StatusOK, "/portal/assets/") // the portal's login, or its wizard
 	for _, path := range []string{"/xmlrpc.php", "/wp-config.php", "/wp-admin/install.php", "/wp-content/mu-plugins/allotment.php"} {
 		visitor.mustGet(path, http.StatusNotFound, "")
 	}
 	liar := newBrowser(t, base)
 	liar.headers = map[string]string{"X-Remote-User": "anna", "X-Remote-Groups": "officers"}
-	liar.mustGet("/wp-admin/", http.StatusOK, `name="password"`)
+	liar.mustGet("/wp-admin/", http.StatusOK, "/portal/assets/")
 
 	admin := newBrowser(t, base)
 	admin.actAs(c.VM, "anna")

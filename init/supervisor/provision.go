@@ -28,7 +28,11 @@ func (b *Box) Provision(ctx context.Context, p api.Provision) iter.Seq2[api.Acco
 		}
 		defer d.Close()
 		group := cmp.Or(p.Group, "members")
-		if err := d.AddGroup(ctx, directory.Group{Name: group}); err != nil && !errors.Is(err, directory.ErrExists) {
+		err = d.AddGroup(ctx, directory.Group{Name: group})
+		if err == nil || errors.Is(err, directory.ErrExists) {
+			err = b.supervisor.letUse(ctx, d)
+		}
+		if err != nil {
 			yield(api.Account{}, err)
 			return
 		}
@@ -43,6 +47,22 @@ func (b *Box) Provision(ctx context.Context, p api.Provision) iter.Seq2[api.Acco
 			}
 		}
 	}
+}
+
+// letUse declares the modules' permissions, which the portal may not have come to yet.
+func (s *Supervisor) letUse(ctx context.Context, d *directory.Directory) error {
+	_, p, err := s.filesAndPlan()
+	if err != nil {
+		return err
+	}
+	for _, m := range p.Modules {
+		for _, x := range m.Declared.Permissions {
+			if err := d.DeclarePermission(ctx, m.Name, x.Name, x.Groups...); err != nil && !errors.Is(err, directory.ErrExists) {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // account makes one account, or gives it a new password, and tries it.

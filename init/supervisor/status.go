@@ -91,7 +91,7 @@ func (s *Supervisor) showClaim(c *console.Status) {
 	case s.claim != "":
 		c.Claim = "claim code: " + s.claim
 		if len(c.URLs) > 0 {
-			c.Code = c.URLs[0] + "portal/?code=" + s.claim
+			c.Code = c.URLs[0] + "portal/first/?code=" + s.claim
 		}
 	}
 }
