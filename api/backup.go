@@ -24,6 +24,7 @@ const (
 	BackupSaving    BackupState = "saving"
 	BackupProving   BackupState = "proving"
 	BackupRestoring BackupState = "restoring"
+	BackupExporting BackupState = "exporting"
 )
 
 // BackupStatus is how the backup does.

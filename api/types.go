@@ -113,7 +113,7 @@ type Settings struct {
 type Task struct {
 	Module string `json:"module"`
 	Kind   string `json:"kind"` // journey, repair, migration or backup
-	Name   string `json:"name"` // of a migration VOLUME-FORMAT; of a backup quiesce, resume, dump, verify, restore or restore-test
+	Name   string `json:"name"` // of a migration VOLUME-FORMAT; of a backup quiesce, resume, dump, verify, restore, restore-test or export
 	Title  string `json:"title,omitempty"`
 	Help   string `json:"help,omitempty"`
 }

@@ -67,6 +67,8 @@ type Backup struct {
 	Verify      *Task    `toml:"verify" json:"verify,omitempty"`            // of the dump
 	Restore     *Restore `toml:"restore" json:"restore,omitempty"`          // from the dump, after the volumes are back
 	RestoreTest *Task    `toml:"restore-test" json:"restoreTest,omitempty"` // proves restored volumes
+	Open        []string `toml:"open" json:"open,omitempty"`                // volumes that hold open formats, for who leaves
+	Export      *Task    `toml:"export" json:"export,omitempty"`            // writes open formats into such a volume
 }
 
 // Restore is a task that brings a dump's data back.

@@ -76,8 +76,13 @@ func (c *moduleCheck) backup() {
 			c.d.fault(key, "leave it out", "volume %q is of class %s, which is never saved", name, class)
 		}
 	}
+	unique(c.d, "backup.open", b.Open)
+	for i, name := range b.Open {
+		c.d.known(item("backup.open", i), "volume", name, volumes)
+	}
 	for key, t := range map[string]*image.Task{
 		"quiesce": b.Quiesce, "resume": b.Resume, "dump": b.Dump, "verify": b.Verify, "restore-test": b.RestoreTest,
+		"export": b.Export,
 	} {
 		if t != nil {
 			c.process(join("backup", key), t)

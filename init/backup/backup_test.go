@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"archive/tar"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -49,7 +50,7 @@ func (b *testBox) Modules() []Module {
 		{Name: "web", Title: "Web site", Volumes: []string{"dump", "uploads"}, Formats: map[string]int{"dump": b.format, "uploads": 0, "db": 3},
 			Steps: &image.Backup{Dump: task, Verify: task, Restore: &image.Restore{}, RestoreTest: task}},
 		{Name: "calendar", Title: "Calendar", Volumes: []string{"entries"}, Formats: map[string]int{"entries": 0},
-			Steps: &image.Backup{Quiesce: task, Resume: task, RestoreTest: task}},
+			Steps: &image.Backup{Quiesce: task, Resume: task, RestoreTest: task, Open: []string{"entries"}, Export: task}},
 		{Name: "portal", Title: "Portal", Volumes: []string{"data"}, Formats: map[string]int{"data": 0}},
 	}
 	return slices.DeleteFunc(all, func(m Module) bool { return m.Name == b.lacks })
@@ -107,6 +108,9 @@ func (b *testBox) Prove(_ context.Context, module string, volumes map[string]str
 	return []string{"compare"}, nil
 }
 
+func (b *testBox) Settings() (string, string) {
+	return "Garden club", "[organisation]\nname = \"Garden club\"\n"
+}
 func (b *testBox) Ready(context.Context, string) error { return nil }
 func (b *testBox) Busy() error                         { return nil }
 func (b *testBox) Restart(string)                      { b.begun = true }
@@ -544,6 +548,37 @@ func TestFull(t *testing.T) {
 			t.Errorf("the box has %q", got)
 		}
 		r.again()
+		r.clean()
+	})
+}
+
+func TestExport(t *testing.T) {
+	onBox(t, func(r *rig) {
+		var out bytes.Buffer
+		r.must(r.Export(t.Context(), &out))
+		r.clean()
+		if !slices.Contains(r.box.steps, "calendar export") {
+			t.Errorf("%v", r.box.steps)
+		}
+		have := map[string]string{}
+		for files := tar.NewReader(&out); ; {
+			h, err := files.Next()
+			if err == io.EOF {
+				break
+			}
+			r.must(err)
+			text, err := io.ReadAll(files)
+			r.must(err)
+			have[h.Name] = string(text)
+		}
+		if len(have) != 3 || have["calendar/entries/a.ics"] != "entry first" || !strings.Contains(have["README.txt"], "Garden club") ||
+			!strings.Contains(have["settings.toml"], "name") {
+			t.Errorf("%v", have)
+		}
+		r.box.fails = "calendar export"
+		if err := r.Export(t.Context(), &out); err == nil {
+			t.Error("an export without what a module could not write is taken for a whole one")
+		}
 		r.clean()
 	})
 }

@@ -35,6 +35,8 @@ type Box interface {
 	// Prove starts the module beside the running one, with the folders as its volumes, runs its own proof and takes it away
 	// again. steps names what was done.
 	Prove(ctx context.Context, module string, volumes map[string]string) (steps []string, err error)
+	// Settings are the organisation's name, and all settings as TOML.
+	Settings() (name, toml string)
 	// Ready waits until the module is ready.
 	Ready(ctx context.Context, module string) error
 	// Mount mounts the file system with that label for user BackupID.
@@ -130,6 +132,8 @@ func (s *Service) text(l api.Lamp) string {
 		return "A backup is being made: " + s.step + "."
 	case api.BackupProving:
 		return "The newest backup is being restored beside the running system, to prove it: " + s.step + "."
+	case api.BackupExporting:
+		return "Everything is being written out in open formats: " + s.step + "."
 	case api.BackupRestoring:
 		return "A backup is being restored: " + s.step + "."
 	}

@@ -209,7 +209,7 @@ func tmpfs(m *plan.Module) []string {
 		}
 	}
 	if b := d.Backup; b != nil {
-		tasks = append(tasks, b.Quiesce, b.Resume, b.Dump, b.Verify, b.RestoreTest)
+		tasks = append(tasks, b.Quiesce, b.Resume, b.Dump, b.Verify, b.RestoreTest, b.Export)
 		if b.Restore != nil {
 			tasks = append(tasks, &b.Restore.Task)
 		}

@@ -64,7 +64,7 @@ func backupSteps(b *image.Backup) []backupStep {
 	if b.Restore != nil {
 		all = append(all, backupStep{"restore", &b.Restore.Task, b.Restore.Stops})
 	}
-	all = append(all, backupStep{name: "restore-test", task: b.RestoreTest})
+	all = append(all, backupStep{name: "restore-test", task: b.RestoreTest}, backupStep{name: "export", task: b.Export})
 	return slices.DeleteFunc(all, func(s backupStep) bool { return s.task == nil })
 }
 

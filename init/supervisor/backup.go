@@ -4,11 +4,15 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -350,4 +354,35 @@ func imageOf(p *plan.Module) *image.Backup {
 		return nil
 	}
 	return p.Declared.Backup
+}
+
+// Settings implements backup.Box.
+func (b backupBox) Settings() (name, toml string) {
+	f, p, err := b.filesAndPlan()
+	if err != nil {
+		return "", ""
+	}
+	v := f.settings.Values()
+	o := v.Organisation()
+	var out strings.Builder
+	section(&out, "organisation", map[string]any{
+		"name": o.Name, "domain": o.Domain, "language": o.Language, "time-zone": o.TimeZone, "contact": o.Contact})
+	for _, m := range p.Modules {
+		section(&out, "modules."+m.Name, v.Module(m.Name))
+	}
+	return o.Name, out.String()
+}
+
+// section writes values as a table of TOML, whose basic strings are written as JSON's are.
+func section(out *strings.Builder, name string, values map[string]any) {
+	if len(values) == 0 {
+		return
+	}
+	fmt.Fprintf(out, "[%s]\n", name)
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if b, err := json.Marshal(values[key]); err == nil {
+			fmt.Fprintf(out, "%s = %s\n", key, b)
+		}
+	}
+	out.WriteString("\n")
 }
