@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -88,7 +89,7 @@ func TestChallengeHandshake(t *testing.T) {
 // TestHandshakesAreBounded counts connections of all kinds together, before they have shaken hands.
 func TestHandshakesAreBounded(t *testing.T) {
 	limits := DefaultLimits()
-	limits.PerClient, limits.Header = 3, 300*time.Millisecond
+	limits.PerClient, limits.Header = 3, 3*time.Second
 	b := open(t, club(t), limits, "club.org")
 	held := make([]net.Conn, 3)
 	for i, address := range []string{b.plain, b.tls, b.tls} {
@@ -99,9 +100,8 @@ func TestHandshakesAreBounded(t *testing.T) {
 		defer held[i].Close()
 	}
 	// The listeners count them in the order of their own, so ask until the places are taken.
-	for full := false; !full; full = b.full(t) {
-	}
-	short, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	b.await(t, true)
+	short, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	r, err := http.NewRequestWithContext(short, http.MethodGet, "https://club.org/", nil)
 	if err != nil {
@@ -113,6 +113,7 @@ func TestHandshakesAreBounded(t *testing.T) {
 	for _, c := range held { // nobody shakes hands, so all are given up
 		closed(t, c)
 	}
+	b.await(t, false)
 	if r, _ := fetched(t, b.browser(t), "https://club.org/"); r.StatusCode != http.StatusOK {
 		t.Errorf("afterwards: %s", r.Status)
 	}
@@ -121,14 +122,19 @@ func TestHandshakesAreBounded(t *testing.T) {
 	}
 }
 
-// full tells whether this client has no place left.
-func (b *box) full(t *testing.T) bool {
+// await waits until this client has no place left, or has one again.
+func (b *box) await(t *testing.T, full bool) {
 	t.Helper()
-	leave, ok := b.gateway.open.Enter(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if ok {
-		leave()
+	for start := time.Now(); time.Since(start) < 10*time.Second; runtime.Gosched() {
+		leave, ok := b.gateway.open.Enter(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		if ok {
+			leave()
+		}
+		if ok != full {
+			return
+		}
 	}
-	return !ok
+	t.Fatalf("the places are not as wanted: full %v", full)
 }
 
 func TestServeEndsWithAnError(t *testing.T) {
