@@ -111,7 +111,8 @@ func (d *Directory) do(ctx context.Context, reads bool, operation func(*ldap.Con
 // lost says whether an operation ended without an answer of the server.
 func lost(err error) bool {
 	var answer *ldap.Error
-	return err != nil && (!errors.As(err, &answer) || ldap.IsErrorAnyOf(err, ldap.ErrorNetwork, ldap.ErrorUnexpectedMessage, ldap.ErrorUnexpectedResponse))
+	return err != nil && (!errors.As(err, &answer) ||
+		ldap.IsErrorAnyOf(err, ldap.ErrorNetwork, ldap.ErrorUnexpectedMessage, ldap.ErrorUnexpectedResponse))
 }
 
 // Authenticate asks the directory whether password is the person's own. It makes a connection for that alone. An app

@@ -189,7 +189,8 @@ func overlay(p *Person, said Person) {
 
 // fields are the texts that lists say of a person.
 func (p *Person) fields() []*string {
-	return []*string{&p.Given, &p.Family, &p.Display, &p.Mail, &p.OutsideMail, &p.Forward, &p.Phone, &p.Language, &p.Collective}
+	return []*string{&p.Given, &p.Family, &p.Display, &p.Mail, &p.OutsideMail, &p.Forward, &p.Phone, &p.Language,
+		&p.Collective}
 }
 
 // plan is what will be in the directory.

@@ -18,19 +18,21 @@ type column struct {
 // columns are those that lists of people have.
 func columns() []column {
 	return []column{
-		{[]string{"user name", "username", "user", "login", "uid", "benutzername", "benutzer", "kennung"}, func(p *Person) *string { return &p.Name }},
-		{[]string{"given name", "first name", "forename", "givenname", "vorname", "rufname"}, func(p *Person) *string { return &p.Given }},
-		{[]string{"family name", "last name", "surname", "sn", "nachname", "familienname", "zuname"}, func(p *Person) *string { return &p.Family }},
-		{[]string{"shown name", "name", "full name", "display name", "anzeigename", "mitglied", "member"}, func(p *Person) *string { return &p.Display }},
-		{[]string{"organisation address", "vereinsadresse"}, func(p *Person) *string { return &p.Mail }},
-		{[]string{"e-mail", "email", "mail", "e-mail address", "email address", "e-mail-adresse", "mailadresse", "emailadresse"},
+		{words("user name,username,user,login,uid,benutzername,benutzer,kennung"), func(p *Person) *string { return &p.Name }},
+		{words("given name,first name,forename,givenname,vorname,rufname"), func(p *Person) *string { return &p.Given }},
+		{words("family name,last name,surname,sn,nachname,familienname,zuname"), func(p *Person) *string { return &p.Family }},
+		{words("shown name,name,full name,display name,anzeigename,mitglied,member"), func(p *Person) *string { return &p.Display }},
+		{words("organisation address,vereinsadresse"), func(p *Person) *string { return &p.Mail }},
+		{words("e-mail,email,mail,e-mail address,email address,e-mail-adresse,mailadresse,emailadresse"),
 			func(p *Person) *string { return &p.OutsideMail }},
-		{[]string{"forward to", "weiterleitung"}, func(p *Person) *string { return &p.Forward }},
-		{[]string{"phone", "telephone", "mobile", "telefon", "handy", "mobil", "tel"}, func(p *Person) *string { return &p.Phone }},
-		{[]string{"language", "sprache"}, func(p *Person) *string { return &p.Language }},
-		{[]string{"collective"}, func(p *Person) *string { return &p.Collective }},
+		{words("forward to,weiterleitung"), func(p *Person) *string { return &p.Forward }},
+		{words("phone,telephone,mobile,telefon,handy,mobil,tel"), func(p *Person) *string { return &p.Phone }},
+		{words("language,sprache"), func(p *Person) *string { return &p.Language }},
+		{words("collective"), func(p *Person) *string { return &p.Collective }},
 	}
 }
+
+func words(list string) []string { return strings.Split(list, ",") }
 
 // groupHeadings head the column of groups.
 var groupHeadings = []string{"groups", "group", "gruppen", "gruppe"}

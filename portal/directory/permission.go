@@ -51,7 +51,8 @@ func (d *Directory) DeclarePermission(ctx context.Context, module, permission st
 	if err == nil {
 		var granted []string
 		if granted, err = dns(to, groupDN); err == nil {
-			err = d.add(ctx, dn, []string{"allotmentPermission"}, []attribute{one("cn", module+"."+permission), {"allotmentGrantedTo", granted}})
+			err = d.add(ctx, dn, []string{"allotmentPermission"},
+				[]attribute{one("cn", module+"."+permission), {"allotmentGrantedTo", granted}})
 		}
 	}
 	if err == nil {
