@@ -367,6 +367,22 @@ func (p *portal) testForget(t *testing.T) {
 	}
 }
 
+// BenchmarkPassword is a login by password with its session. Most of it is the directory's argon2id.
+func BenchmarkPassword(b *testing.B) {
+	p := newPortal(b)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			out, err := p.Password(from("192.0.2.1"), "anna", word)
+			if err == nil {
+				_, err = p.Enter(httptest.NewRecorder(), from("192.0.2.1"), out)
+			}
+			if err != nil {
+				b.Error(err)
+			}
+		}
+	})
+}
+
 func TestCheckPassword(t *testing.T) {
 	anna := directory.Person{Name: "anna.archer", Given: "Anna", Family: "Archer", Mail: "anna@ashwell.example"}
 	for password, want := range map[string]error{
