@@ -1,4 +1,4 @@
--- Saves and proves the database of messages, while Prosody goes on: history.lua dump|verify|restore|compare|check
+-- Saves and proves the database of messages, while Prosody goes on: history.lua dump|verify|restore|compare|check|export
 
 local DBI = require "DBI";
 
@@ -84,6 +84,26 @@ function actions.compare()
 		local want, have = count(saved, t[1]), count(restored, t[1]);
 		if have < want then fail("table %s has %d rows of %d", t[1], have, want); end
 	end
+end
+
+-- text is a string as JSON has it (RFC 8259).
+local function text(s)
+	return '"' .. tostring(s or ""):gsub('[%c"\\\127]', function (c) return ("\\u%04x"):format(c:byte()); end) .. '"';
+end
+
+-- export writes the messages of the dump as JSON: of each account or room, when which stanza came from or went to whom.
+function actions.export()
+	local path = "/var/lib/dump/messages.json";
+	local file = assert(io.open(path .. ".new", "w"));
+	local separator = "[\n";
+	for _, row in ipairs(rows(open(dump), [[SELECT "host", "user", "store", "when", "with", "value" FROM prosodyarchive ORDER BY sort_id]])) do
+		assert(file:write(separator, ('{"host":%s,"of":%s,"kind":%s,"time":%s,"with":%s,"stanza":%s}'):format(
+			text(row[1]), text(row[2]), text(row[3]), text(os.date("!%Y-%m-%dT%H:%M:%SZ", row[4])), text(row[5]), text(row[6]))));
+		separator = ",\n";
+	end
+	assert(file:write(separator == "[\n" and "[]\n" or "\n]\n"));
+	assert(file:close());
+	assert(os.rename(path .. ".new", path));
 end
 
 local action = actions[arg[1]] or fail("no such action as %s", tostring(arg[1]));
