@@ -175,7 +175,7 @@ func (b *browser) do(r *http.Request) (int, string) {
 }
 
 var (
-	untold   = regexp.MustCompile(`\b(first|box|module|setting|form|problem|layout)\.[a-z]+[a-z0-9.-]*`)
+	untold   = regexp.MustCompile(`\b(firstrun|box|module|setting|form|problem|layout)\.[a-z]+[a-z0-9.-]*`)
 	token    = regexp.MustCompile(`name="` + web.TokenField + `" value="([^"]+)"`)
 	revised  = regexp.MustCompile(`name="revision" value="([0-9]+)"`)
 	headings = regexp.MustCompile(`<h1>([^<]*)</h1>`)

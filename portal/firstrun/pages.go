@@ -136,19 +136,19 @@ func (s *Service) claim(r *web.Request) error {
 	var wait *WaitError
 	switch {
 	case errors.Is(err, ErrWrong):
-		r.Form.Fail("code", "first.claim.wrong")
+		r.Form.Fail("code", "firstrun.claim.wrong")
 	case errors.Is(err, ErrLocked):
-		r.Form.Fail("", "first.claim.locked")
+		r.Form.Fail("", "firstrun.claim.locked")
 	case errors.Is(err, ErrNoCode):
-		r.Form.Fail("", "first.claim.none")
+		r.Form.Fail("", "firstrun.claim.none")
 	case errors.Is(err, ErrClaimed):
 		return r.Redirect("/portal/")
 	case errors.As(err, &wait):
 		r.W.Header().Set("Retry-After", "5")
 		r.Status = http.StatusTooManyRequests
-		r.Form.Fail("", "first.claim.wait", "n", int(wait.Left.Seconds()+1))
+		r.Form.Fail("", "firstrun.claim.wait", "n", int(wait.Left.Seconds()+1))
 	case err != nil:
-		return &web.Problem{Status: http.StatusServiceUnavailable, Key: "first.problem.box", Err: err}
+		return &web.Problem{Status: http.StatusServiceUnavailable, Key: "firstrun.problem.box", Err: err}
 	}
 	if !r.Form.OK() {
 		return s.show(r, StepClaim, nil)
@@ -169,7 +169,7 @@ func (s *Service) admitted(r *web.Request) (bool, error) {
 func offices(r *web.Request) []web.Option {
 	var all []web.Option
 	for _, name := range []string{"chair", "treasurer", "secretary"} {
-		all = append(all, web.Option{Value: name, Label: r.T("first.office." + name)})
+		all = append(all, web.Option{Value: name, Label: r.T("firstrun.office." + name)})
 	}
 	return all
 }

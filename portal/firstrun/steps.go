@@ -42,7 +42,7 @@ func (s *Service) makeOfficer(r *web.Request) error {
 		checkPassword(f, directory.Person{Name: o.Name, Given: o.Given, Family: o.Family, OutsideMail: o.OutsideMail}, password)
 	}
 	if f.OK() && f.Value("again") != password {
-		f.Fail("again", "first.officer.again")
+		f.Fail("again", "firstrun.officer.again")
 	}
 	if !f.OK() {
 		return s.show(r, StepOfficer, offices(r))
@@ -50,11 +50,11 @@ func (s *Service) makeOfficer(r *web.Request) error {
 	err := s.MakeOfficer(r.Context(), o, r.Language, login.Normal(password))
 	switch {
 	case errors.Is(err, ErrNameTaken):
-		f.Fail("name", "first.officer.taken")
+		f.Fail("name", "firstrun.officer.taken")
 	case errors.Is(err, ErrClaimed):
 		return r.Redirect(root)
 	case errors.Is(err, directory.ErrWeak):
-		f.Fail("password", "first.password.short")
+		f.Fail("password", "firstrun.password.short")
 	default:
 		err = f.Take("name", err)
 	}
@@ -76,8 +76,8 @@ func checkPassword(f *web.Form, p directory.Person, password string) {
 		err error
 		key string
 	}{
-		{login.ErrShort, "first.password.short"}, {login.ErrLong, "first.password.long"},
-		{login.ErrOwn, "first.password.own"}, {login.ErrCommon, "first.password.common"},
+		{login.ErrShort, "firstrun.password.short"}, {login.ErrLong, "firstrun.password.long"},
+		{login.ErrOwn, "firstrun.password.own"}, {login.ErrCommon, "firstrun.password.common"},
 	} {
 		if errors.Is(login.CheckPassword(p, password), known.err) {
 			f.Fail("password", known.key)
@@ -124,9 +124,9 @@ func (s *Service) setRecovery(r *web.Request) error {
 			return err
 		}
 		if m.Printed == 0 && len(m.Passkeys) == 0 {
-			r.Form.Fail("", "first.recovery.none")
+			r.Form.Fail("", "firstrun.recovery.none")
 		} else if !r.Form.Checked("sure") {
-			r.Form.Fail("sure", "first.recovery.sure")
+			r.Form.Fail("sure", "firstrun.recovery.sure")
 		} else {
 			return s.goOn(r, StepRecovery, false)
 		}
@@ -233,7 +233,7 @@ func (s *Service) appoint(r *web.Request) error {
 	}
 	taken := func(o directory.Office) bool { return o.Name == office && o.Occupant != "" && o.Occupant != person }
 	if slices.ContainsFunc(all, taken) { // chosen in another tab meanwhile
-		r.Form.Fail("office", "first.second.taken")
+		r.Form.Fail("office", "firstrun.second.taken")
 		return s.second(r)
 	}
 	if err := r.Directory.AddMember(r.Context(), officersGroup, person); err != nil && !errors.Is(err, directory.ErrExists) {
@@ -278,7 +278,7 @@ func (s *Service) kindOptions(r *web.Request) []web.Option {
 
 // away is an error of the box in the visitor's words.
 func (s *Service) away(err error) error {
-	return &web.Problem{Status: 503, Key: "first.problem.box", Err: err}
+	return &web.Problem{Status: 503, Key: "firstrun.problem.box", Err: err}
 }
 
 func (s *Service) setOrganisation(r *web.Request) error {
@@ -291,7 +291,7 @@ func (s *Service) setOrganisation(r *web.Request) error {
 	if !f.OK() {
 		return s.show(r, StepOrganisation, s.kindOptions(r))
 	}
-	about := box.About{Key: "settings", Title: r.T("first.organisation.saving"), Back: root + string(Next(StepOrganisation))}
+	about := box.About{Key: "settings", Title: r.T("firstrun.organisation.saving"), Back: root + string(Next(StepOrganisation))}
 	done, err := s.machine.Do(r, about, func(ctx context.Context, _ func(api.Progress)) error {
 		return s.Organise(ctx, r.Person.Name, o)
 	})
@@ -301,11 +301,11 @@ func (s *Service) setOrganisation(r *web.Request) error {
 	var e *api.Error
 	switch {
 	case errors.Is(err, ErrStale):
-		f.Fail("", "first.stale")
+		f.Fail("", "firstrun.stale")
 		return s.organisation(r)
 	case errors.As(err, &e) && len(e.Faults) > 0:
 		for _, x := range e.Faults {
-			f.Fail(cmp.Or(map[string]string{"time-zone": "zone"}[x.Field], x.Field), "first.fault", "text", x.Text)
+			f.Fail(cmp.Or(map[string]string{"time-zone": "zone"}[x.Field], x.Field), "firstrun.fault", "text", x.Text)
 		}
 		return s.show(r, StepOrganisation, s.kindOptions(r))
 	case err != nil:
@@ -356,7 +356,7 @@ func (s *Service) setModules(r *web.Request) error {
 	if !r.Form.OK() {
 		return s.modules(r)
 	}
-	about := box.About{Key: "modules", Title: r.T("first.modules.switching"), Back: root + string(Next(StepModules))}
+	about := box.About{Key: "modules", Title: r.T("firstrun.modules.switching"), Back: root + string(Next(StepModules))}
 	done, err := s.machine.Do(r, about, func(ctx context.Context, _ func(api.Progress)) error {
 		return s.Choose(ctx, r.Person.Name, on, rev)
 	})
@@ -366,10 +366,10 @@ func (s *Service) setModules(r *web.Request) error {
 	var e *api.Error
 	switch {
 	case errors.Is(err, ErrStale):
-		r.Form.Fail("", "first.stale")
+		r.Form.Fail("", "firstrun.stale")
 		return s.modules(r)
 	case errors.As(err, &e):
-		r.Form.Fail("", "first.fault", "text", e.Message)
+		r.Form.Fail("", "firstrun.fault", "text", e.Message)
 		return s.modules(r)
 	case err != nil:
 		return err

@@ -75,6 +75,7 @@ func New(now time.Time) *Box {
 			Subject: "Garden Club: the server was updated to version 1.0", Letter: "All is well.\n"}},
 		Back: api.GoBack{From: "1.0", To: "0.9", Since: now, Losses: []api.Loss{
 			{Module: "page", Volume: "data", Files: 2, Newest: now, Bytes: 3 << 20}}},
+		Saved:   api.BackupStatus{State: api.BackupOff},
 		Failing: map[string]string{"page.empty-cache": "status 1"}, layers: map[image.Digest][]byte{}, watching: make(chan struct{}),
 	}
 }
