@@ -25,6 +25,8 @@ type files struct {
 
 	mu      sync.Mutex // one at a time makes secrets, or there would be two of one name
 	secrets *secret.Store
+
+	portal sync.Mutex // held while the portal's own files are exchanged: the claim code may come at the same time
 }
 
 // openFiles opens settings and secrets in the state partition.

@@ -151,6 +151,8 @@ func (s *Supervisor) showPortalSecrets(f *files, p *plan.Plan) error {
 	if m == nil {
 		return fmt.Errorf("cannot give the portal its secrets: this box has no directory")
 	}
+	f.portal.Lock()
+	defer f.portal.Unlock()
 	password, err := f.secret(m, portalSecret, s.wallClock())
 	if err != nil {
 		return err
