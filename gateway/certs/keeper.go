@@ -33,6 +33,7 @@ type Keeper struct {
 	challenges *challenges
 	changed    chan struct{} // holds one if there is something new to look at
 	slots      chan struct{} // holds one for each attempt under way
+	telling    sync.Mutex
 
 	mu       sync.Mutex
 	config   Config
@@ -78,6 +79,7 @@ func (k *Keeper) SetConfig(c Config, web *http.Client) error {
 			return err
 		}
 	}
+	defer k.tell()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.stop()
@@ -190,6 +192,7 @@ func (k *Keeper) tend(ctx context.Context, i *issuer, s *subject) {
 	if ctx.Err() != nil {
 		return
 	}
+	defer k.tell()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err != nil {
@@ -365,4 +368,13 @@ func (k *Keeper) Status() []Status {
 		all = append(all, one)
 	}
 	return all
+}
+
+// tell writes the status for those who cannot ask.
+func (k *Keeper) tell() {
+	k.telling.Lock() // the last one to write knows all
+	defer k.telling.Unlock()
+	if err := writeJSON(filepath.Join(k.folder, "status.json"), k.Status()); err != nil {
+		k.log.Warn("nobody is told of certificates", "error", err)
+	}
 }

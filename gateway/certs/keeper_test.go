@@ -35,6 +35,10 @@ func TestIssue(t *testing.T) {
 	if !w.certificate("CLUB.org").Equal(club) || w.certificate("box.internal").Equal(club) || w.certificate("").Equal(club) {
 		t.Error("the wrong names get a certificate")
 	}
+	var told []Status
+	if readJSON(filepath.Join(w.folder, "status.json"), &told); len(told) != 3 || told[0].Until.IsZero() {
+		t.Errorf("others are told %+v", told)
+	}
 	if got := w.keeper.Trust("club.org"); got != (Trust{Public: true}) {
 		t.Errorf("%+v", got)
 	}
