@@ -94,8 +94,28 @@ func newRecord(e *ldap.Entry) ldif.Record {
 	return r
 }
 
-// Leave writes a collective with its people, groups and offices as LDIF, without passwords, and removes all that, once all is
-// written.
+// ExportCollective writes a collective with its people, groups and offices as LDIF, without passwords: what goes when it
+// leaves.
+func (d *Directory) ExportCollective(ctx context.Context, collective string, w io.Writer) error {
+	dn, err := collectiveDN(collective)
+	if err == nil {
+		err = d.exportCollective(ctx, dn, w)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot export collective %q: %w", collective, err)
+	}
+	return nil
+}
+
+func (d *Directory) exportCollective(ctx context.Context, dn string, w io.Writer) error {
+	if _, err := d.read(ctx, dn, []string{"ou"}); err != nil {
+		return err
+	}
+	dn = ldap.EscapeFilter(dn)
+	return d.exportEntries(ctx, w, "(|(entryDN="+dn+")(allotmentCollective="+dn+"))")
+}
+
+// Leave does the same, and removes all that once all is written.
 func (d *Directory) Leave(ctx context.Context, collective string, w io.Writer) error {
 	if err := d.leave(ctx, collective, w); err != nil {
 		return fmt.Errorf("cannot let collective %q leave: %w", collective, err)
@@ -108,13 +128,10 @@ func (d *Directory) leave(ctx context.Context, collective string, w io.Writer) e
 	if err != nil {
 		return err
 	}
-	if _, err := d.read(ctx, dn, []string{"ou"}); err != nil {
+	if err := d.exportCollective(ctx, dn, w); err != nil {
 		return err
 	}
 	filter := "(allotmentCollective=" + ldap.EscapeFilter(dn) + ")"
-	if err := d.exportEntries(ctx, w, "(|(entryDN="+ldap.EscapeFilter(dn)+")"+filter+")"); err != nil {
-		return err
-	}
 	for _, base := range []string{offices, groups, people} {
 		entries, err := d.search(ctx, base, filter, []string{"cn"})
 		if err != nil {

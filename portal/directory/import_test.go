@@ -179,8 +179,11 @@ func TestLeave(t *testing.T) {
 	if _, err := s.Person(ctx, "bert"); err != nil {
 		t.Error(err)
 	}
-	var file strings.Builder
-	mustDo(t, s.Leave(ctx, "choir", &file))
+	var before, file strings.Builder
+	mustDo(t, s.ExportCollective(ctx, "choir", &before), s.Leave(ctx, "choir", &file))
+	if before.String() != file.String() {
+		t.Errorf("what leaves is not what was told before:\n%s", before.String())
+	}
 	for _, dn := range []string{"ou=choir,ou=collectives", "uid=bert,ou=people", "cn=basses,ou=groups", "cn=conductor,ou=offices"} {
 		if !strings.Contains(file.String(), "dn: "+dn+",o=organisation\n") {
 			t.Errorf("%s does not leave:\n%s", dn, file.String())

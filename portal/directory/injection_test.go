@@ -41,6 +41,7 @@ var calls = map[string][]any{
 	"DeclarePermission": {outside("web"), outside("view"), outside("team")},
 	"Delete":            {outside("anna"), time.Unix(1<<40, 0)},
 	"Export":            {io.Discard, outside("csv")},
+	"ExportCollective":  {outside("empty"), io.Discard},
 	"Grant":             {outside("web"), outside("edit"), outside("team")},
 	"Group":             {outside("team")},
 	"GroupsOf":          {outside("anna")},
