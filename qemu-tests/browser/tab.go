@@ -59,6 +59,13 @@ func command[P, R any](tab *Tab, c cdp.Command[P, R], params P) R {
 	return r
 }
 
+// For is the same tab in a part of the test, which its failures then belong to.
+func (tab *Tab) For(t testing.TB) *Tab {
+	part := *tab
+	part.t = t
+	return &part
+}
+
 // Visit opens the address and waits until its page is there.
 func (tab *Tab) Visit(url string) {
 	tab.t.Helper()
@@ -156,7 +163,7 @@ func (tab *Tab) GiveAuthenticator() {
 	})
 }
 
-// Dark shows pages as at night.
+// Dark shows pages as at night, or by day; colours change at once.
 func (tab *Tab) Dark(dark bool) {
 	tab.t.Helper()
 	value := "light"
@@ -164,7 +171,7 @@ func (tab *Tab) Dark(dark bool) {
 		value = "dark"
 	}
 	command(tab, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
-		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}},
+		Features: []*emulation.MediaFeature{{Name: "prefers-color-scheme", Value: value}, {Name: "prefers-reduced-motion", Value: "reduce"}},
 	})
 }
 
