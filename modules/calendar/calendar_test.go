@@ -28,6 +28,7 @@ type club struct {
 	ldap      string // address of the directory
 	radicale  *moduletest.Module
 	address   string // of Radicale
+	portal    *directory.Directory
 	gateway   string // URL of what stands for the gateway
 	stop      func() // ends the directory
 	stopCal   func()
@@ -60,12 +61,22 @@ func newClub(t *testing.T) *club {
 	c.gateway = gateway.URL
 
 	portal := directory.Open(c.ldap, func() (string, error) { return c.box.Secret("directory", "portal"), nil })
-	defer portal.Close()
-	for _, name := range []string{"anna", "bert"} {
+	t.Cleanup(func() { portal.Close() })
+	c.portal = portal
+	if err := portal.DeclarePermission(t.Context(), "calendar", "use", "members"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"anna", "bert", "cora"} {
 		if err := portal.AddPerson(t.Context(), directory.Person{Name: name}); err != nil {
 			t.Fatal(err)
 		}
 		if err := portal.SetPassword(t.Context(), name, password); err != nil {
+			t.Fatal(err)
+		}
+		if name == "cora" {
+			continue // she may not use it
+		}
+		if err := portal.AddMember(t.Context(), "members", name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -198,8 +209,17 @@ func TestPasswords(t *testing.T) {
 	for _, wrong := range []string{"", "wrong", password + " "} {
 		c.mustGet(c.as(m, "anna", wrong), path, http.StatusUnauthorized)
 	}
-	for _, name := range []string{"", "nobody", "*", "anna)(uid=*", "../anna"} {
+	for _, name := range []string{"", "cora", "nobody", "*", "anna)(uid=*", "../anna"} {
 		c.mustGet(c.as(m, name, password), path, http.StatusUnauthorized)
+	}
+
+	bert := c.as(m, "bert", password)
+	if err := c.portal.Deactivate(t.Context(), "bert"); err != nil {
+		t.Fatal(err)
+	}
+	c.mustGet(bert, "/calendar/bert/calendar/", http.StatusUnauthorized)
+	if err := c.portal.Activate(t.Context(), "bert"); err != nil {
+		t.Fatal(err)
 	}
 
 	// Who gave the right password is known for a while, and the others are not.

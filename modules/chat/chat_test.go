@@ -28,6 +28,7 @@ type club struct {
 	ldap    string // address of the directory
 	slapd   *moduletest.Module
 	prosody *moduletest.Module
+	portal  *directory.Directory
 	server  xmpptest.Server
 	web     string // URL of Prosody's web server
 	stop    func() // ends Prosody
@@ -50,16 +51,26 @@ func newClub(t *testing.T) *club {
 	c.server = xmpptest.Server{Address: clients, Domain: moduletest.Organisation.Domain, Patience: time.Minute}
 	c.web = "http://" + web
 	c.prosody = c.box.Unpack("chat", func(d *render.Data) { d.LDAP.URI = "ldap://" + c.ldap })
-	c.exchange("{ 5222 }", "{ "+port(clients)+" }", "{ 5223 }", "{}", "{ 5280 }", "{ "+port(web)+" }", "log = {", "run_as_root = true\nlog = {")
+	c.exchange("{ 5222 }", "{ "+port(clients)+" }", "{ 5223 }", "{}", "{ 5280 }", "{ "+port(web)+" }", "allotment_look = 30", "allotment_look = 1", "log = {", "run_as_root = true\nlog = {")
 	c.start()
 
 	portal := directory.Open(c.ldap, func() (string, error) { return c.box.Secret("directory", "portal"), nil })
-	defer portal.Close()
-	for _, name := range []string{"anna", "bert"} {
+	t.Cleanup(func() { portal.Close() })
+	c.portal = portal
+	if err := portal.DeclarePermission(t.Context(), "chat", "use", "members"); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"anna", "bert", "cora"} {
 		if err := portal.AddPerson(t.Context(), directory.Person{Name: name}); err != nil {
 			t.Fatal(err)
 		}
 		if err := portal.SetPassword(t.Context(), name, password); err != nil {
+			t.Fatal(err)
+		}
+		if name == "cora" {
+			continue // she may not use it
+		}
+		if err := portal.AddMember(t.Context(), "members", name); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -110,7 +121,7 @@ func (c *club) history(action string) error {
 
 func TestMessages(t *testing.T) {
 	c := newClub(t)
-	for name, password := range map[string]string{"anna": "a guess", "nobody": password, "bert": "", "*": password} {
+	for name, password := range map[string]string{"anna": "a guess", "nobody": password, "bert": "", "*": password, "cora": password} {
 		if _, err := xmpptest.LogIn(t.Context(), c.server, name, password); !errors.Is(err, xmpptest.ErrRefused) {
 			t.Errorf("%q with password %q: %v", name, password, err)
 		}
@@ -151,6 +162,32 @@ func (c *club) mustRemember(name, of, body string) {
 	have, err := c.logIn(name).History(of)
 	if err != nil || !slices.Contains(have, body) {
 		c.t.Errorf("the archive of %q has %q, not %q; error %v", of, have, body, err)
+	}
+}
+
+// TestEndOfMembership: who is deactivated, or may not chat any more, is out although her program stays connected. A directory that
+// is away for a moment puts nobody out.
+func TestEndOfMembership(t *testing.T) {
+	c := newClub(t)
+	anna, bert := c.logIn("anna"), c.logIn("bert")
+	c.stopDir()
+	c.startDirectory()
+	c.tell(anna, bert, "before")
+	if err := c.portal.Deactivate(t.Context(), "anna"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := anna.AwaitMessage("never"); err == nil {
+		t.Errorf("anna goes on: %+v", s)
+	}
+	if _, err := xmpptest.LogIn(t.Context(), c.server, "anna", password); !errors.Is(err, xmpptest.ErrRefused) {
+		t.Errorf("anna comes back: %v", err)
+	}
+	c.tell(bert, bert, "bert stays")
+	if err := c.portal.RemoveMember(t.Context(), "members", "bert"); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := bert.AwaitMessage("never"); err == nil {
+		t.Errorf("bert goes on: %+v", s)
 	}
 }
 
