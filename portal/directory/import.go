@@ -270,6 +270,9 @@ func (p *plan) forget(l *LineFate) {
 func (p *plan) lineUp(list []entrant) []LineFate {
 	var lines []LineFate
 	for _, e := range list {
+		if p.o.Format == "ldif" { // whose collective has left another box is here for herself
+			p.withoutCollective(&e)
+		}
 		if e.group != nil {
 			lines = append(lines, p.groupLine(e))
 		} else {
@@ -278,6 +281,16 @@ func (p *plan) lineUp(list []entrant) []LineFate {
 	}
 	p.joinMembers(list)
 	return lines
+}
+
+// withoutCollective takes a collective that is not here from an entry.
+func (p *plan) withoutCollective(e *entrant) {
+	if !p.collectives[e.person.Collective] {
+		e.person.Collective = ""
+	}
+	if e.group != nil && !p.collectives[e.group.Collective] {
+		e.group.Collective = ""
+	}
 }
 
 // groupLine decides what happens to a group.

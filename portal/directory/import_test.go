@@ -193,6 +193,12 @@ func TestLeave(t *testing.T) {
 		t.Errorf("more leaves:\n%s", file.String())
 	}
 	mustBe(t, s.Leave(ctx, "choir", &file), directory.ErrNotFound)
+	own := start(t)
+	report, err := own.Import(ctx, strings.NewReader(file.String()), directory.ImportOptions{Format: "ldif"})
+	mustDo(t, err)
+	if g, err := own.Group(ctx, "basses"); err != nil || !slices.Equal(g.Members, []string{"bert"}) || report.Count(directory.Refused) != 0 {
+		t.Errorf("on a box of its own %+v, error %v, fates\n%s", g, err, strings.Join(fates(report), "\n"))
+	}
 	people, err := s.People(ctx)
 	mustDo(t, err)
 	alike(t, []directory.Person{anna}, people)
