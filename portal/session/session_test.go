@@ -256,6 +256,30 @@ func TestManyHosts(t *testing.T) {
 	}
 }
 
+func TestTokens(t *testing.T) {
+	s := newSite(t)
+	first, before := s.login(t, "anna", "portal.example", "")
+	old, key := s.TokenID(ask("portal.example", before)), string(s.Key(ask("portal.example", before), "a"))
+	_, after := s.login(t, "anna", "portal.example", before)
+	id := s.TokenID(ask("portal.example", after))
+	for token, want := range map[string]bool{old: false, id: true, "": false} {
+		if got, err := s.Alive(token); err != nil || got != want {
+			t.Errorf("%q is alive: %v, error %v", token, got, err)
+		}
+	}
+	for _, other := range [][]byte{s.Key(ask("portal.example", before), "b"), s.Key(ask("portal.example", after), "a")} {
+		if string(other) == key || len(other) != 32 {
+			t.Error("one key for two purposes or browsers")
+		}
+	}
+	if err := s.End(first.ID); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Alive(id); err != nil || got {
+		t.Errorf("after the end: %v, error %v", got, err)
+	}
+}
+
 func TestClient(t *testing.T) {
 	r := ask("x", "")
 	r.RemoteAddr = "192.0.2.9:4711"

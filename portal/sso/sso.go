@@ -118,9 +118,10 @@ func (s *SSO) Run(ctx context.Context) {
 	}
 }
 
-// Sweep removes once what belongs to sessions that have ended.
+// Sweep removes once what belongs to sessions that have ended, and makes the next key if it is time.
 func (s *SSO) Sweep(ctx context.Context) error {
-	return errors.Join(s.Sessions.Sweep(), s.sweepPasswords(ctx), s.sweepGrants())
+	_, err := s.keys()
+	return errors.Join(err, s.Sessions.Sweep(), s.sweepPasswords(ctx), s.sweepGrants())
 }
 
 // errDenied says that a person may not use a module, or is deactivated.
