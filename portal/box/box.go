@@ -27,6 +27,7 @@ type Pages struct {
 	history *History
 	jobs    *Jobs
 	names   *DNSWatch
+	uses    uses
 }
 
 // New makes the pages.
@@ -75,7 +76,7 @@ func (p *Pages) routes() []web.Route {
 		return web.Route{Method: method, Path: firstPath, Access: api.Public, Does: does, Handle: f, FirstRun: true}
 	}
 	fresh := func(r web.Route) web.Route { r.Fresh = true; return r }
-	return []web.Route{
+	return append(p.accountsRoutes(), []web.Route{
 		get("{$}", "the four lamps", p.overview),
 		get("jobs/{id}", "how something that takes long goes on", p.job),
 		get("modules", "modules with what each takes", p.modules),
@@ -118,7 +119,7 @@ func (p *Pages) routes() []web.Route {
 		post("mail/{id}/remove", "give a mail up", p.removeMail),
 		get("power", "restart and switch off", p.power),
 		fresh(post("power", "restart or switch off", p.setPower)),
-	}
+	}...)
 }
 
 // ctx is the context for asking the box on behalf of the visitor.

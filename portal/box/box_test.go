@@ -173,6 +173,9 @@ func TestPages(t *testing.T) {
 			continue
 		}
 		path := strings.NewReplacer("{$}", "", "{module}", "page", "{number}", "1").Replace(route.Path)
+		if route.Path == firstPath || strings.HasSuffix(route.Path, "/csv") {
+			continue
+		}
 		for _, query := range []string{"", "?kind=s3", "?kind=usb"} {
 			for _, language := range []string{"en", "de"} {
 				status, page := o.get(path+query, language)

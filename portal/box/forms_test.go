@@ -3,6 +3,7 @@ package box
 import (
 	"context"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -200,4 +201,44 @@ func TestDomain(t *testing.T) {
 	if w, err := o.pages.Wanted(); err != nil || w.Domain != "" {
 		t.Errorf("still wanted: %+v %v", w, err)
 	}
+}
+
+// TestAccounts enters costs, which only members see until officers let everybody see them.
+func TestAccounts(t *testing.T) {
+	o := open(t)
+	const path = "/portal/box/accounts"
+	fields := []string{"what", "Hosting <b>", "kind", "cost", "amount", "82,80", "currency", "eur", "date", "2026-03-01", "repeat", "", "module", ""}
+	status, page := o.send(path, path, fields...)
+	o.wantText(status, page, http.StatusOK, "82.80\u00a0EUR")
+	o.wantText(status, page, http.StatusOK, "Hosting &lt;b&gt;")
+	fields[5] = "much"
+	status, page = o.send(path, path, fields...)
+	o.wantText(status, page, http.StatusUnprocessableEntity, "such as 82.80")
+	stranger := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	see := func() int {
+		t.Helper()
+		a, err := stranger.Get(o.server.URL + publicAccounts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.Body.Close()
+		return a.StatusCode
+	}
+	if got := see(); got != http.StatusSeeOther {
+		t.Errorf("a stranger sees accounts that are not public: %d", got)
+	}
+	o.send(path, path+"/settings", "public", "yes")
+	if got := see(); got != http.StatusOK {
+		t.Errorf("a stranger does not see public accounts: %d", got)
+	}
+	status, page = o.get(path+"/csv", "en")
+	o.wantText(status, page, http.StatusOK, "-82.80")
+	id := regexp.MustCompile(`accounts/([^/"]+)/remove`).FindStringSubmatch(func() string { _, page := o.get(path, "en"); return page }())
+	if id == nil {
+		t.Fatal("the entry cannot be removed")
+	}
+	status, page = o.send(path, path+"/"+id[1]+"/remove")
+	o.wantText(status, page, http.StatusOK, "Nothing was entered")
+	status, page = o.send(path, path+"/"+id[1]+"/remove")
+	o.wantText(status, page, http.StatusNotFound, "")
 }

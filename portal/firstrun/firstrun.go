@@ -306,8 +306,7 @@ func Share(m api.Module, memory int64) int {
 	return int((int64(mib)<<20*100 + memory/2) / max(memory, 1))
 }
 
-// Choose switches modules on and off, those that others need first on and last off, lets members use those that are on, and
-// fills in the first settings of the kind of organisation.
+// Choose switches modules on and off, those that others need first on and last off, and fills in the first settings of the kind of organisation.
 func (s *Service) Choose(ctx context.Context, by string, on []string, revision int) error {
 	st, err := s.State()
 	if err != nil {
@@ -335,9 +334,6 @@ func (s *Service) Choose(ctx context.Context, by string, on []string, revision i
 			}
 		}
 	}
-	if err := s.allow(ctx); err != nil {
-		return err
-	}
 	if !st.IsDone(StepModules) {
 		if err := s.fillIn(ctx, st, on); err != nil {
 			return err
@@ -360,23 +356,6 @@ func inOrder(modules []api.Module) []api.Module {
 		}
 	}
 	return all
-}
-
-// allow declares the modules' permissions that are not there yet: members may use them, officers may do all.
-func (s *Service) allow(ctx context.Context) error {
-	for _, m := range s.deps.Config().Modules {
-		for _, p := range m.Permissions {
-			to := []string{officersGroup}
-			if p.Name == "use" {
-				to = append(to, membersGroup)
-			}
-			err := s.deps.Directory.DeclarePermission(ctx, m.Name, p.Name, to...)
-			if err != nil && !errors.Is(err, directory.ErrExists) {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // fillIn sets what the kind of organisation proposes. A setting that this release of a module lacks is left out.
