@@ -2,10 +2,13 @@
 package portal
 
 import (
+	"cmp"
 	"context"
+	"embed"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,22 +20,32 @@ import (
 	"allotment/portal/audit"
 	"allotment/portal/box"
 	"allotment/portal/config"
+	"allotment/portal/devices"
 	"allotment/portal/directory"
+	"allotment/portal/firstrun"
 	"allotment/portal/login"
 	"allotment/portal/mail"
 	"allotment/portal/members"
 	"allotment/portal/onboard"
 	"allotment/portal/people"
 	"allotment/portal/session"
+	"allotment/portal/setup"
+	"allotment/portal/sso"
 	"allotment/portal/store"
 	"allotment/portal/web"
 )
+
+//go:embed messages
+var files embed.FS
 
 // Portal is a running portal.
 type Portal struct {
 	deps web.Deps
 	site *web.Site
 	box  *box.Pages
+	sso  *sso.SSO
+
+	first *firstrun.Service
 }
 
 // Open opens what the portal keeps, in the folder that the configuration names, and makes its pages. Clock tells the time.
@@ -42,17 +55,42 @@ func Open(c func() config.Config, clock func() time.Time, log *slog.Logger) (*Po
 		return nil, err
 	}
 	p := &Portal{deps: newDeps(c, db, clock, log)}
-	words, err := web.ReadMessages(mail.Messages, onboard.Messages)
+	words, err := web.ReadMessages(mail.Messages, onboard.Messages, files)
 	if err == nil {
-		p.deps.Onboard = newOnboard(p.deps, mail.NewTexts(words))
+		texts := mail.NewTexts(words)
+		p.deps.Login = p.newLogin(texts)
+		p.deps.Onboard = newOnboard(p.deps, texts)
 		p.box = box.New(p.deps, p.deps.Mail)
-		p.site, err = web.New(p.deps, members.Section(), people.Section(), p.box.Section(),
-			web.Section{Name: "mail", Files: mail.Messages}, web.Section{Name: "onboard", Files: onboard.Messages})
+		p.first, err = firstrun.New(p.deps, p.box, p.deps.Onboard)
+	}
+	if err == nil {
+		p.deps.Unclaimed = p.first.Unclaimed
+		p.site, err = web.New(p.deps, members.Section(), devices.Section(), people.Section(), p.box.Section(), p.first.Section(),
+			web.Section{Name: "mail", Files: mail.Messages}, web.Section{Name: "onboard", Files: onboard.Messages},
+			web.Section{Name: "setup", Files: setup.Messages}, web.Section{Name: "portal", Files: files})
+	}
+	if err == nil {
+		err = p.addSSO()
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// addSSO adds what tells others who a visitor is; it does its own checks.
+func (p *Portal) addSSO() error {
+	d := p.deps
+	var err error
+	p.sso, err = sso.New(sso.Deps{Directory: d.Directory, DB: d.DB, Audit: d.Audit, Sessions: d.Sessions, Config: d.Config,
+		Now: d.Clock, Log: d.Log})
+	if err != nil {
+		return err
+	}
+	for _, path := range []string{sso.WhoisPath, sso.OIDCPath, sso.PassPath} {
+		p.site.Handle(path, p.sso)
+	}
+	return nil
 }
 
 // newOnboard is the onboarding. Its mails lead to the portal's own host name, or before there is one to the domain.
@@ -74,7 +112,7 @@ func origin(c config.Config) string {
 }
 
 func newDeps(c func() config.Config, db *store.DB, clock func() time.Time, log *slog.Logger) web.Deps {
-	d := web.Deps{
+	return web.Deps{
 		Config:       c,
 		Organisation: func() string { return c().Domain },
 		Directory:    directory.Open(c().Directory, func() (string, error) { return readLine(c().Password) }),
@@ -86,8 +124,33 @@ func newDeps(c func() config.Config, db *store.DB, clock func() time.Time, log *
 		Clock:        clock,
 		Log:          log,
 	}
-	d.Login = login.New(login.Deps{Directory: d.Directory, DB: db, Audit: d.Audit, Sessions: d.Sessions, Config: c, Now: clock})
-	return d
+}
+
+// newLogin is the login; people are told by mail what happens to their accounts.
+func (p *Portal) newLogin(texts *mail.Texts) *login.Login {
+	d := p.deps
+	tell := func(ctx context.Context, name, kind string, args map[string]string) {
+		if err := p.tell(ctx, texts, name, kind, args); err != nil {
+			d.Log.Error("cannot tell a person about her account", "person", name, "kind", kind, "error", err)
+		}
+	}
+	return login.New(login.Deps{Directory: d.Directory, DB: d.DB, Audit: d.Audit, Sessions: d.Sessions, Config: d.Config,
+		Now: d.Clock, Tell: tell})
+}
+
+func (p *Portal) tell(ctx context.Context, texts *mail.Texts, name, kind string, args map[string]string) error {
+	person, err := p.deps.Directory.Person(ctx, name)
+	to := cmp.Or(person.OutsideMail, person.Mail)
+	if err != nil || to == "" {
+		return err
+	}
+	values := map[string]string{"name": person.Display, "organisation": p.deps.Organisation()}
+	maps.Copy(values, args)
+	m, err := texts.Write(to, person.Language, kind, values)
+	if err != nil {
+		return err
+	}
+	return p.deps.Mail.Send(ctx, m)
 }
 
 // ServeHTTP answers one request.
@@ -106,7 +169,8 @@ const sweepEvery = time.Hour
 func (p *Portal) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	for _, run := range []func(context.Context){p.deps.Mail.Run, p.deps.Onboard.Run, p.box.Run} {
+	for _, run := range []func(context.Context){p.deps.Mail.Run, p.deps.Onboard.Run, p.box.Run, p.first.Run, p.sso.Run,
+		p.DeclarePermissions} {
 		all.Go(func() { run(ctx) })
 	}
 	tick := time.NewTicker(sweepEvery)
@@ -127,7 +191,7 @@ func (p *Portal) sweep(ctx context.Context) {
 	}
 	gone, err := p.deps.Directory.Purge(ctx, p.deps.Clock())
 	for _, name := range gone {
-		err = errors.Join(err, p.deps.Audit.Record(audit.Entry{Kind: "person.removed", Subject: name}))
+		err = errors.Join(err, p.deps.Login.Forget(name), p.deps.Audit.Record(audit.Entry{Kind: "person.removed", Subject: name}))
 	}
 	if err != nil && !errors.Is(err, directory.ErrUnavailable) {
 		p.deps.Log.Error("cannot remove who was to be deleted", "error", err)

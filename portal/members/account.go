@@ -5,6 +5,7 @@ import (
 	"errors"
 	"html/template"
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/skip2/go-qrcode"
@@ -12,6 +13,7 @@ import (
 	"allotment/portal/directory"
 	"allotment/portal/login"
 	"allotment/portal/session"
+	"allotment/portal/sso"
 	"allotment/portal/web"
 )
 
@@ -259,6 +261,7 @@ func renderApps(r *web.Request, page appsPage) error {
 	if page.Passwords, err = r.Directory.AppPasswords(r.Context(), r.Person.Name); err != nil {
 		return err
 	}
+	page.Passwords = slices.DeleteFunc(page.Passwords, sso.OfSession) // those are of browsers, and end with their sessions
 	return r.Render("apps", page)
 }
 
@@ -271,7 +274,7 @@ func addApp(r *web.Request) error {
 	if err != nil {
 		return err
 	}
-	if len(all) >= mostApps {
+	if len(slices.DeleteFunc(all, sso.OfSession)) >= mostApps {
 		r.Form.Fail("label", "apps.many", "n", mostApps)
 	}
 	if !r.Form.OK() {

@@ -25,6 +25,7 @@ func Section() web.Section {
 			{Path: "/portal/groups", Key: "menu.groups", Access: api.Member},
 			{Path: "/portal/me", Key: "menu.me", Access: api.Member},
 			{Path: "/portal/me/login", Key: "menu.login", Access: api.Member},
+			{Path: "/portal/devices", Key: "menu.devices", Access: api.Member},
 			{Path: "/portal/me/apps", Key: "menu.apps", Access: api.Member},
 		},
 		Routes: slices.Concat(loginRoutes(), accountRoutes(), memberRoutes(), registerRoutes(), decideRoutes()),

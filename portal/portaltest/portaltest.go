@@ -55,6 +55,7 @@ func Start(t testing.TB, address, password string) *Portal {
 		t.Fatal(err)
 	}
 	box := boxtest.New(time.Now())
+	box.Claims.Claimed, box.Saved.State = true, api.BackupIdle
 	p := &Portal{Box: box, Config: &config.Config{
 		API: serve(t, box), Directory: address, Password: secret, State: filepath.Join(dir, "state"),
 		Domain: "club.example",
