@@ -262,7 +262,7 @@ func (g *Gateway) check(r *http.Response) error {
 	h := r.Header
 	if r.Request.Context().Value(leadKey{}).(lead).target != portalTarget {
 		dropSetCookies(h)
-	} else if len(h["Set-Cookie"]) > 0 {
+	} else if session(h) {
 		g.registry.forget()
 	}
 	h.Del("Strict-Transport-Security") // which names are safe to promise, only the gateway knows

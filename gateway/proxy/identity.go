@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -156,6 +157,14 @@ func ours(name string) bool {
 	return name == cookieOfOurs || strings.HasPrefix(name, cookieOfOurs+"-")
 }
 
+// session tells whether a response begins or ends a session of the portal's.
+func session(h http.Header) bool {
+	return slices.ContainsFunc(h["Set-Cookie"], func(line string) bool {
+		name, _, _ := strings.Cut(line, "=")
+		return name == cookieOfOurs || name == "__Host-"+cookieOfOurs
+	})
+}
+
 // ourCookies are the portal's among a visitor's, as a header's value.
 func ourCookies(r *http.Request) string {
 	ours, _ := splitCookies(r.Header)
@@ -213,6 +222,7 @@ func (v visitor) tell(r *http.Request, sso string) {
 		r.Header.Set("X-Remote-Name", headerText(v.Name))
 		r.Header.Set("X-Remote-Email", headerText(v.Mail))
 		r.Header.Set("X-Remote-Groups", headerText(strings.Join(v.Groups, ",")))
+		r.Header.Set("X-Remote-Permissions", headerText(strings.Join(v.Permits, ",")))
 		r.Header.Set("X-Remote-Permissions", headerText(strings.Join(v.Permits, ",")))
 	case sso == gateway.SSOBasic && v.Password != "" && r.Header.Get("Authorization") == "":
 		r.SetBasicAuth(v.Person, v.Password)

@@ -22,7 +22,11 @@ type members struct {
 
 func (m *members) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != whoisPath {
-		w.Header().Add("Set-Cookie", "__Host-portal=; Max-Age=0") // a logout
+		if r.URL.Path == "/portal/logout" {
+			w.Header().Add("Set-Cookie", "__Host-portal=; Max-Age=0")
+		} else {
+			w.Header().Add("Set-Cookie", "__Host-portal-visitor=x")
+		}
 		fmt.Fprint(w, r.Header.Get("Cookie"))
 		return
 	}
@@ -45,13 +49,14 @@ func (m *members) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	json.NewEncoder(w).Encode(one)
 }
 
-var ann = visitor{Person: "ann", Name: "Änn\r\nX-Evil: 1", Mail: "ann@club.example", Groups: []string{"members", "board"}, Password: "app-1"}
+var ann = visitor{Person: "ann", Name: "Änn\r\nX-Evil: 1", Mail: "ann@club.example", Groups: []string{"members", "board"},
+	Permits: []string{"use", "edit"}, Password: "app-1"}
 
 // told shows what a module is told.
 func told(w http.ResponseWriter, r *http.Request) {
 	user, password, _ := r.BasicAuth()
 	fmt.Fprintf(w, "%s|%s|%s|%s|%s:%s|%s", r.Header.Get("X-Remote-User"), r.Header.Get("X-Remote-Name"), r.Header.Get("X-Remote-Email"),
-		r.Header.Get("X-Remote-Groups"), user, password, r.Header.Get("Cookie"))
+		r.Header.Get("X-Remote-Groups")+r.Header.Get("X-Remote-Permissions"), user, password, r.Header.Get("Cookie"))
 }
 
 func TestModulesAreToldWhoIsAsking(t *testing.T) {
@@ -69,11 +74,11 @@ func TestModulesAreToldWhoIsAsking(t *testing.T) {
 		headers []string
 		want    string
 	}{
-		{"/", []string{"Cookie", session}, "ann|ÄnnX-Evil: 1|ann@club.example|members,board,web|:|a=1; b=2"},
-		{"/", []string{"Cookie", session, "X-Remote-User", "root", "X-Remote-Groups", "admin"}, "ann|ÄnnX-Evil: 1|ann@club.example|members,board,web|:|a=1; b=2"},
+		{"/", []string{"Cookie", session}, "ann|ÄnnX-Evil: 1|ann@club.example|members,board,webuse,edit|:|a=1; b=2"},
+		{"/", []string{"Cookie", session, "X-Remote-User", "root", "X-Remote-Groups", "admin"}, "ann|ÄnnX-Evil: 1|ann@club.example|members,board,webuse,edit|:|a=1; b=2"},
 		{"/", []string{"Cookie", "__Host-portal=s2"}, "||||:|"},
 		{"/", []string{"Cookie", "a=1", "X-Remote-User", "root", "X_Remote_User", "root", "X-Remote-Groups", "admin"}, "||||:|a=1"},
-		{"/", []string{"Cookie", "__Host-portal=s1", "Cookie", "c=3"}, "ann|ÄnnX-Evil: 1|ann@club.example|members,board,web|:|c=3"},
+		{"/", []string{"Cookie", "__Host-portal=s1", "Cookie", "c=3"}, "ann|ÄnnX-Evil: 1|ann@club.example|members,board,webuse,edit|:|c=3"},
 		{"/basic", []string{"Cookie", session}, "||||ann:app-1|a=1; b=2"},
 		{"/basic", []string{"Cookie", session, "Authorization", "Basic Ym9iOnNlY3JldA=="}, "||||bob:secret|a=1; b=2"},
 		{"/basic", nil, "||||:|"},
@@ -133,7 +138,9 @@ func TestAnswersAreKeptForAShortTime(t *testing.T) {
 
 	m.known.Store("s1", ann)
 	ask("")
-	get(t, addr, "/portal/login") // whoever logs in or out is known at once
+	get(t, addr, "/portal/")
+	ask("")                        // that was no login
+	get(t, addr, "/portal/logout") // whoever logs in or out is known at once
 	ask("ann")
 }
 
