@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	"allotment/api"
@@ -41,7 +42,7 @@ func Section() web.Section {
 // noDomain is what an organisation without a domain is called; visitors come by an address then.
 const noDomain = "allotment.internal"
 
-// services are what the modules that are on offer to devices. Calendars need HTTPS: devices send them a password each time.
+// services are what the modules that are on offer to devices: nothing without HTTPS, since devices send passwords.
 func services(r *web.Request) setup.Services {
 	c := r.Config()
 	host := c.Domain
@@ -52,11 +53,14 @@ func services(r *web.Request) setup.Services {
 		}
 	}
 	s := setup.Services{Organisation: r.Organisation(), Domain: c.Domain}
+	if !strings.HasPrefix(r.Origin(), "https://") {
+		return s
+	}
 	for _, m := range c.Modules {
-		switch {
-		case m.Name == "calendar" && c.Secure:
+		switch m.Name {
+		case "calendar":
 			s.DAV = &setup.DAV{Host: host, Port: 443, Path: m.Path}
-		case m.Name == "chat" && c.Secure:
+		case "chat":
 			s.Chat = &setup.Chat{Web: "https://" + host + m.Path}
 		}
 	}
