@@ -57,11 +57,23 @@ func speakSFTP(getenv func(string) string, in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	session.Stdin, session.Stdout = in, out
+	to, err := session.StdinPipe()
+	if err != nil {
+		return err
+	}
+	from, err := session.StdoutPipe()
+	if err != nil {
+		return err
+	}
 	if err := session.RequestSubsystem("sftp"); err != nil {
 		return fmt.Errorf("the server gives no files: %w", err)
 	}
-	return session.Wait()
+	go func() {
+		_, _ = io.Copy(to, in)
+		to.Close()
+	}()
+	_, err = io.Copy(out, from)
+	return err
 }
 
 // passwords gives the password in both ways in which servers ask for it.
