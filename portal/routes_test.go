@@ -349,7 +349,7 @@ func TestHeaders(t *testing.T) {
 	}
 	p.Config.Secure = true
 	page = p.Stranger(t).Get("/portal/login")
-	if got := fmt.Sprint(page.Header["Set-Cookie"]); !strings.Contains(got, "__Host-visitor") || !strings.Contains(got, "Secure") {
+	if got := fmt.Sprint(page.Header["Set-Cookie"]); !strings.Contains(got, "__Host-portal-visitor") || !strings.Contains(got, "Secure") {
 		t.Errorf("cookies by HTTPS: %s", got)
 	}
 	p.Config.Origin = "https://portal.club.example"

@@ -54,9 +54,9 @@ func (s *Service) Section() web.Section {
 // cookieName is that of the cookie with the token of who has entered the claim code.
 func (s *Service) cookieName() string {
 	if s.deps.Config().Secure {
-		return "__Host-firstrun"
+		return "__Host-portal-firstrun"
 	}
-	return "firstrun"
+	return "portal-firstrun"
 }
 
 func (s *Service) token(r *http.Request) string {

@@ -18,9 +18,10 @@ const (
 	TokenHeader = "X-Form-Token"
 )
 
+// Names of cookies begin with portal-, by which the gateway knows what it must not hand to modules.
 const (
-	visitorCookie = "visitor"
-	noticeCookie  = "notice"
+	visitorCookie = "portal-visitor"
+	noticeCookie  = "portal-notice"
 )
 
 // cookieName is the name of a cookie that no other host can set, where browsers come by HTTPS (RFC 6265bis 4.1.3.2).
