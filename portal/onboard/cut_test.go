@@ -199,6 +199,12 @@ func TestVouched(t *testing.T) {
 	b.letter("eve@mail.example", "confirm")
 	b.must(b.dir.SetOwners(ctx, "bees", []string{"berta"}))
 	r = invite()
+	b.must(b.dir.Deactivate(ctx, "berta")) // whose word does not count any more
+	b.must(b.Register(ctx, r))
+	b.letter("eve@mail.example", "confirm")
+	b.must(b.dir.Activate(ctx, "berta"))
+	b.clock = b.clock.Add(24 * time.Hour)
+	r = invite()
 	b.must(b.Register(ctx, r))
 	_, token := b.letter("eve@mail.example", "Welcome")
 	_, err := b.SetUp(ctx, token, password)

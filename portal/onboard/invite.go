@@ -155,6 +155,13 @@ func (s *Service) vouched(ctx context.Context, token string, a *Application) (bo
 	if !strings.EqualFold(i.Mail, a.Mail) || i.Group != a.Group {
 		return false, nil
 	}
+	by, err := s.Directory.Person(ctx, i.By)
+	if errors.Is(err, directory.ErrNotFound) || err == nil && !by.Active {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
 	return s.MayDecide(ctx, i.By, i.Group)
 }
 

@@ -171,18 +171,26 @@ func (s *Service) MayDecide(ctx context.Context, person, group string) (bool, er
 	return s.Directory.HoldsOffice(ctx, person, s.Now())
 }
 
-// deciders are the people who are asked about a group: its owners, or the officers if it has none or officers is true.
-func (s *Service) deciders(ctx context.Context, group string, officers bool) ([]directory.Person, error) {
+// deciders are the people who are asked about a group: its owners, or the officers if nobody of them can be asked.
+func (s *Service) deciders(ctx context.Context, group string) ([]directory.Person, error) {
+	owners, err := s.owners(ctx, group)
+	if err != nil || len(owners) > 0 {
+		return owners, err
+	}
+	return s.officers(ctx)
+}
+
+// owners are those of a group who can be asked.
+func (s *Service) owners(ctx context.Context, group string) ([]directory.Person, error) {
 	g, err := s.Directory.Group(ctx, group)
 	if err != nil && !errors.Is(err, directory.ErrNotFound) {
 		return nil, err
 	}
-	names := g.Owners
-	if officers || len(names) == 0 {
-		if names, err = s.officers(ctx); err != nil {
-			return nil, err
-		}
-	}
+	return s.reachable(ctx, g.Owners)
+}
+
+// reachable are the people of some names whose accounts are active, and who have an address.
+func (s *Service) reachable(ctx context.Context, names []string) ([]directory.Person, error) {
 	var found []directory.Person
 	for _, name := range names {
 		p, err := s.Directory.Person(ctx, name)
@@ -194,13 +202,11 @@ func (s *Service) deciders(ctx context.Context, group string, officers bool) ([]
 			found = append(found, p)
 		}
 	}
-	if len(found) == 0 && !officers {
-		return s.deciders(ctx, group, true)
-	}
 	return found, nil
 }
 
-func (s *Service) officers(ctx context.Context) ([]string, error) {
+// officers are those who hold an office and can be asked.
+func (s *Service) officers(ctx context.Context) ([]directory.Person, error) {
 	offices, err := s.Directory.Offices(ctx)
 	if err != nil {
 		return nil, err
@@ -220,7 +226,7 @@ func (s *Service) officers(ctx context.Context) ([]string, error) {
 			names = append(names, o.Occupant)
 		}
 	}
-	return names, nil
+	return s.reachable(ctx, names)
 }
 
 // title is what people call a group that may be gone.

@@ -294,6 +294,11 @@ func TestMachines(t *testing.T) {
 	r = good()
 	r.Given = "Eve\x1b[2J"
 	quiet(r, directory.ErrText)
+	for _, name := range []string{"win https://pills.example", "WWW.pills.example", "eve@pills.example", strings.Repeat("a", 61)} {
+		r = good()
+		r.Family = name
+		quiet(r, directory.ErrText)
+	}
 	r = good()
 	r.Given = ""
 	quiet(r, directory.ErrText)
@@ -406,7 +411,12 @@ func TestGroupGone(t *testing.T) {
 	b.mustBe(b.Decide(ctx, id, "berta", true, ""), onboard.ErrForbidden)
 	b.clock = b.clock.Add(48 * time.Hour)
 	b.must(b.Tick(ctx))
-	b.letter("olga@mail.example", "Still waiting")
+	if n := len(b.letters("olga@mail.example")); n != 0 {
+		t.Errorf("%d mails to the officer before it is her turn", n)
+	}
+	b.clock = b.clock.Add(24 * time.Hour)
+	b.must(b.Tick(ctx))
+	b.letter("olga@mail.example", "No answer yet")
 	b.must(b.Move(ctx, id, "olga", "choir"))
 	b.must(b.Decide(ctx, id, "olga", true, ""))
 	if got := b.members("choir"); !slices.Equal(got, []string{"eve"}) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"allotment/portal/audit"
 	"allotment/portal/directory"
@@ -138,8 +139,8 @@ func (s *Service) Register(ctx context.Context, r Request) error {
 func (s *Service) newApplication(r Request) (Application, error) {
 	a := Application{ID: newID(), State: Unconfirmed, New: true, Group: r.Group, Language: r.Language, Created: s.Now().UTC()}
 	var errs [4]error
-	a.Given, errs[0] = directory.CleanText(r.Given)
-	a.Family, errs[1] = directory.CleanText(r.Family)
+	a.Given, errs[0] = cleanName(r.Given)
+	a.Family, errs[1] = cleanName(r.Family)
 	a.Mail, errs[2] = directory.CleanMail(r.Mail)
 	a.Text, errs[3] = cleanLines(r.Text)
 	if err := errors.Join(errs[:]...); err != nil {
@@ -155,6 +156,16 @@ func (s *Service) newApplication(r Request) (Application, error) {
 }
 
 func newID() string { return strings.ToLower(rand.Text()[:16]) }
+
+// cleanName checks a name. It goes into a mail to an address that may be somebody else's: a name with a link in it is
+// somebody's way to send advertisements by us.
+func cleanName(name string) (string, error) {
+	name, err := directory.CleanText(name)
+	if err == nil && (utf8.RuneCountInString(name) > 60 || strings.ContainsAny(name, "/@:") || strings.Contains(strings.ToLower(name), "www.")) {
+		err = fmt.Errorf("%q is no name: %w", name, directory.ErrText)
+	}
+	return name, err
+}
 
 // cleanLines checks a text of several lines.
 func cleanLines(text string) (string, error) {
@@ -229,7 +240,7 @@ func (s *Service) Confirm(ctx context.Context, token string) (Application, error
 	if err != nil {
 		return a, err
 	}
-	ask, err := s.prepareToAsk(ctx, &a, "ask", false)
+	ask, err := s.prepareToAsk(ctx, &a)
 	if err != nil {
 		return a, err
 	}
@@ -245,11 +256,16 @@ func (s *Service) Confirm(ctx context.Context, token string) (Application, error
 }
 
 // prepareToAsk finds out who decides about an application, and returns what queues a mail to each.
-func (s *Service) prepareToAsk(ctx context.Context, a *Application, mail string, officers bool) (func(*store.Tx) error, error) {
-	people, err := s.deciders(ctx, a.Group, officers)
+func (s *Service) prepareToAsk(ctx context.Context, a *Application) (func(*store.Tx) error, error) {
+	people, err := s.deciders(ctx, a.Group)
 	if err != nil {
 		return nil, err
 	}
+	return s.question(ctx, a, "ask", people)
+}
+
+// question returns what queues a mail about an application to each of some people.
+func (s *Service) question(ctx context.Context, a *Application, mail string, people []directory.Person) (func(*store.Tx) error, error) {
 	title, err := s.title(ctx, a.Group)
 	if err != nil {
 		return nil, err
@@ -287,7 +303,7 @@ func (s *Service) JoinAsk(ctx context.Context, person, group, text string) error
 	if a.Text, err = cleanLines(text); err != nil {
 		return err
 	}
-	ask, err := s.prepareToAsk(ctx, &a, "ask", false)
+	ask, err := s.prepareToAsk(ctx, &a)
 	if err != nil {
 		return err
 	}
@@ -378,7 +394,7 @@ func (s *Service) Move(ctx context.Context, id, admin, group string) error {
 		return err
 	}
 	a.Group = group
-	ask, err := s.prepareToAsk(ctx, &a, "ask", false)
+	ask, err := s.prepareToAsk(ctx, &a)
 	if err != nil {
 		return err
 	}

@@ -57,15 +57,23 @@ func (s *Service) hurry(ctx context.Context, a Application) error {
 	case age >= answerWithin:
 		return s.giveUp(ctx, a)
 	case age >= escalateAfter && a.Escalated.IsZero():
-		return s.askAgain(ctx, a, "escalated", true, func(a *Application) { a.Escalated, a.Reminded = now, now })
+		officers, err := s.officers(ctx)
+		if err != nil {
+			return err
+		}
+		return s.askAgain(ctx, a, "escalated", officers, func(a *Application) { a.Escalated, a.Reminded = now, now })
 	case age >= remindAfter && a.Reminded.IsZero():
-		return s.askAgain(ctx, a, "remind", false, func(a *Application) { a.Reminded = now })
+		owners, err := s.owners(ctx, a.Group)
+		if err != nil {
+			return err
+		}
+		return s.askAgain(ctx, a, "remind", owners, func(a *Application) { a.Reminded = now })
 	}
 	return nil
 }
 
-func (s *Service) askAgain(ctx context.Context, a Application, mail string, officers bool, note func(*Application)) error {
-	ask, err := s.prepareToAsk(ctx, &a, mail, officers)
+func (s *Service) askAgain(ctx context.Context, a Application, mail string, people []directory.Person, note func(*Application)) error {
+	ask, err := s.question(ctx, &a, mail, people)
 	if err != nil {
 		return err
 	}
