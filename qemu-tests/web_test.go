@@ -21,17 +21,17 @@ import (
 // useWeb uses the web site from outside the box, as visitors and as the administrator.
 func useWeb(t *testing.T, c *club) (again func(*testing.T)) {
 	ctx, base := t.Context(), "http://"+c.Address(80)
-	visitor := newBrowser(t, base)
+	visitor := newReader(t, base)
 	visitor.mustGet("/", http.StatusOK, "</html>")
 	visitor.mustGet("/wp-login.php", http.StatusOK, "/portal/assets/") // the portal's login, or its wizard
 	for _, path := range []string{"/xmlrpc.php", "/wp-config.php", "/wp-admin/install.php", "/wp-content/mu-plugins/allotment.php"} {
 		visitor.mustGet(path, http.StatusNotFound, "")
 	}
-	liar := newBrowser(t, base)
+	liar := newReader(t, base)
 	liar.headers = map[string]string{"X-Remote-User": "anna", "X-Remote-Groups": "officers"}
 	liar.mustGet("/wp-admin/", http.StatusOK, "/portal/assets/")
 
-	admin := newBrowser(t, base)
+	admin := newReader(t, base)
 	admin.actAs(c.VM, "anna")
 	admin.mustGet("/wp-admin/", http.StatusOK, "dashboard-widgets")
 	nonce := admin.mustGet("/wp-admin/admin-ajax.php?action=rest-nonce", http.StatusOK, "")
@@ -75,7 +75,7 @@ func useWeb(t *testing.T, c *club) (again func(*testing.T)) {
 	mustRun(t, c.API(), "repair", "web")
 
 	again = func(t *testing.T) {
-		visitor := newBrowser(t, base)
+		visitor := newReader(t, base)
 		visitor.mustGet("/", http.StatusOK, "The summer fair")
 		visitor.mustGet("/?rest_route=/", http.StatusOK, "Since 1923")
 		visitor.mustGet(strings.TrimPrefix(media.SourceURL, base), http.StatusOK, string(picture))
@@ -105,8 +105,8 @@ func drawPicture(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// browser is somebody who looks at the site.
-type browser struct {
+// reader is somebody who looks at the site.
+type reader struct {
 	t    *testing.T
 	base string
 	http http.Client
@@ -114,18 +114,18 @@ type browser struct {
 	headers map[string]string // of every request
 }
 
-func newBrowser(t *testing.T, base string) *browser {
+func newReader(t *testing.T, base string) *reader {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &browser{t: t, base: base, http: http.Client{Jar: jar, Timeout: vm.Patience(2 * time.Minute),
+	return &reader{t: t, base: base, http: http.Client{Jar: jar, Timeout: vm.Patience(2 * time.Minute),
 		Transport: &http.Transport{DisableKeepAlives: true}}} // a reset ends no connection
 }
 
 // do makes a request and returns the answer.
-func (b *browser) do(method, path string, headers map[string]string, body []byte) (string, int) {
+func (b *reader) do(method, path string, headers map[string]string, body []byte) (string, int) {
 	b.t.Helper()
 	r, err := http.NewRequestWithContext(b.t.Context(), method, b.base+path, bytes.NewReader(body))
 	if err != nil {
@@ -149,7 +149,7 @@ func (b *browser) do(method, path string, headers map[string]string, body []byte
 }
 
 // mustGet wants a status and some text in the page, and returns all of it.
-func (b *browser) mustGet(path string, status int, want string) string {
+func (b *reader) mustGet(path string, status int, want string) string {
 	b.t.Helper()
 	page, got := b.do(http.MethodGet, path, nil, nil)
 	if got != status || !strings.Contains(page, want) {
@@ -159,7 +159,7 @@ func (b *browser) mustGet(path string, status int, want string) string {
 }
 
 // post sends a body to the REST interface, as somebody who has a nonce or not.
-func (b *browser) post(path, kind, nonce string, body []byte) (string, int) {
+func (b *reader) post(path, kind, nonce string, body []byte) (string, int) {
 	b.t.Helper()
 	headers := map[string]string{"Content-Type": kind, "Content-Disposition": `attachment; filename="fair.` + suffix(kind) + `"`}
 	if nonce != "" {
@@ -171,7 +171,7 @@ func (b *browser) post(path, kind, nonce string, body []byte) (string, int) {
 func suffix(kind string) string { return kind[strings.LastIndexAny(kind, "/-")+1:] }
 
 // actAs makes the browser an officer of that name, as the gateway would: it speaks with the module from the host's address.
-func (b *browser) actAs(m *vm.VM, officer string) {
+func (b *reader) actAs(m *vm.VM, officer string) {
 	b.headers = map[string]string{"X-Remote-User": officer, "X-Remote-Name": officer, "X-Remote-Groups": "members,officers"}
 	b.http.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return m.API().DialModule(ctx, "web", 8080)

@@ -19,7 +19,7 @@ type useRule struct {
 
 var useRules = []useRule{
 	{names: []string{"os/exec"},
-		only: []string{"internal/run", "builder/tools", "qemu-tests/vm", "init/reaper", "qemu-tests/probe"},
+		only: []string{"internal/run", "builder/tools", "qemu-tests/vm", "qemu-tests/browser", "init/reaper", "qemu-tests/probe"},
 		why:  "one package on each side starts processes, so that none is forgotten, waited for twice or left behind"},
 	{names: []string{"syscall.ForkExec", "syscall.StartProcess", "os.StartProcess",
 		"syscall.Wait4", "golang.org/x/sys/unix.Wait4", "golang.org/x/sys/unix.Waitid"},

@@ -84,6 +84,12 @@ func (tab *Tab) Text() string {
 	return get(tab, chromedp.Evaluate[string](`document.body ? document.body.innerText : ""`))
 }
 
+// Source is all text of the page, also what is folded away or hidden.
+func (tab *Tab) Source() string {
+	tab.t.Helper()
+	return get(tab, chromedp.Evaluate[string](`document.body ? document.body.textContent : ""`))
+}
+
 // call calls a function of page.js with the arguments until it returns something else than "", and returns that.
 func (tab *Tab) call(function string, args ...string) string {
 	tab.t.Helper()
