@@ -55,7 +55,9 @@ func (r *Request) T(key string, args ...any) string {
 }
 
 // Moment is a day in words with the time of day.
-func (r *Request) Moment(t time.Time) string { return r.site.messages.Moment(r.Language, t) }
+func (r *Request) Moment(t time.Time) string {
+	return r.site.messages.Moment(r.Language, r.site.local(t))
+}
 
 // Has tells whether there is a message.
 func (r *Request) Has(key string) bool { return r.site.messages.Has(key) }

@@ -110,7 +110,7 @@ func (s *Site) functions(tag string) template.FuncMap {
 	return template.FuncMap{
 		"t":      func(key string, args ...any) string { return s.messages.Text(tag, key, args...) },
 		"date":   func(t time.Time) string { return s.messages.Date(tag, t) },
-		"moment": func(t time.Time) string { return s.messages.Moment(tag, t) },
+		"moment": func(t time.Time) string { return s.messages.Moment(tag, s.local(t)) },
 		"day": func(t time.Time) string {
 			if t.IsZero() {
 				return ""
@@ -139,6 +139,15 @@ func Bytes(tag string, n int64) string {
 		text = strings.ReplaceAll(text, ".", ",")
 	}
 	return text + " " + units[i]
+}
+
+// local is a moment by the clocks of the organisation.
+func (s *Site) local(t time.Time) time.Time {
+	zone, err := time.LoadLocation(s.deps.Config().TimeZone)
+	if err != nil || t.IsZero() {
+		return t
+	}
+	return t.In(zone)
 }
 
 // parse reads all pages once for each language.
