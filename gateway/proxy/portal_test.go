@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-ldap/ldap/v3"
+
 	"allotment/gateway"
 	"allotment/modules/directory/directorytest"
 	"allotment/portal/audit"
@@ -26,7 +28,7 @@ const domain = "ashwell.example"
 
 // ashwell is an organisation with the real directory and the portal's real part in telling who visitors are, on the portal's socket. In
 // the place of the login page is one that logs in whomever the parameter "person" names.
-func ashwell(t *testing.T) (socket string, people *directory.Directory) {
+func ashwell(t *testing.T) (socket, address string, people *directory.Directory) {
 	t.Helper()
 	address, password := directorytest.Start(t)
 	people = directory.Open(address, func() (string, error) { return password, nil })
@@ -51,7 +53,7 @@ func ashwell(t *testing.T) (socket string, people *directory.Directory) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return portalAt(t, func(w http.ResponseWriter, r *http.Request) {
+	socket = portalAt(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/portal/login" {
 			s.ServeHTTP(w, r)
 			return
@@ -60,12 +62,24 @@ func ashwell(t *testing.T) (socket string, people *directory.Directory) {
 			t.Error(err)
 		}
 		http.Redirect(w, r, r.FormValue("to"), http.StatusSeeOther)
-	}), people
+	})
+	return socket, address, people
+}
+
+// binds tells whether the directory takes a person's password, as it does for a module.
+func binds(t *testing.T, address, person, password string) bool {
+	t.Helper()
+	c, err := ldap.DialURL("ldap://" + address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return c.Bind("uid="+person+",ou=people,o=organisation", password) == nil
 }
 
 // TestOneLogin logs in once at the portal, and is known on other host names by the real portal and directory until she is deactivated.
 func TestOneLogin(t *testing.T) {
-	socket, people := ashwell(t)
+	socket, address, people := ashwell(t)
 	target := module(t, told)
 	b := open(t, gateway.Config{
 		Names: []string{domain, "portal." + domain, "wiki." + domain}, Portal: socket, PortalHost: "portal." + domain,
@@ -97,7 +111,7 @@ func TestOneLogin(t *testing.T) {
 	}
 	_, body = fetched(t, browser, "https://"+domain+"/.well-known/allotment/sso/login?to=/calendar")
 	user, password, _ := strings.Cut(strings.Split(body, "|")[4], ":")
-	if user != "anna" || people.Authenticate(t.Context(), user, password) != nil {
+	if user != "anna" || !binds(t, address, user, password) || binds(t, address, user, password+"x") {
 		t.Errorf("the calendar is told %q", body)
 	}
 
