@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	_ "time/tzdata" // the box has no files of time zones
 
 	"allotment/api"
 	"allotment/portal/audit"
@@ -114,7 +115,7 @@ func origin(c config.Config) string {
 func newDeps(c func() config.Config, db *store.DB, clock func() time.Time, log *slog.Logger) web.Deps {
 	return web.Deps{
 		Config:       c,
-		Organisation: func() string { return c().Domain },
+		Organisation: func() string { return cmp.Or(c().Organisation, c().Domain) },
 		Directory:    directory.Open(c().Directory, func() (string, error) { return readLine(c().Password) }),
 		DB:           db,
 		Audit:        audit.New(db, clock),

@@ -182,6 +182,10 @@ func (s *Supervisor) configurePortal() {
 		Claim: filepath.Join(secrets, "claim"), State: filepath.Join(s.config.State, "volumes", plan.Portal, volumeName),
 		Domain: s.domain, Modules: []config.Module{},
 	}
+	if s.files != nil {
+		o := s.files.settings.Values().Organisation()
+		c.Organisation, c.TimeZone = o.Name, o.TimeZone
+	}
 	if host := s.portalHost(); host != "" {
 		c.Origin, c.Secure = "https://"+host, true
 	}

@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pelletier/go-toml/v2"
+
 	"allotment/api"
 	"allotment/image"
 	"allotment/init/apiserver"
@@ -56,7 +58,7 @@ func open(t *testing.T) *office {
 	t.Cleanup(func() { db.Close() })
 	clock := func() time.Time { return o.now }
 	o.deps = web.Deps{
-		Config:       func() config.Config { return config.Config{Domain: "club.example"} },
+		Config:       func() config.Config { return config.Config{Domain: "club.example", TimeZone: "Europe/Berlin"} },
 		Organisation: func() string { return "Garden Club" },
 		Directory:    directory.Open(address, func() (string, error) { return password, nil }),
 		DB:           db, Audit: audit.New(db, clock), Sessions: session.New(db, clock, func() bool { return false }),
@@ -188,6 +190,49 @@ func TestPages(t *testing.T) {
 				if !strings.Contains(page, `lang="`+language+`"`) {
 					t.Errorf("%s%s is not in %s", path, query, language)
 				}
+			}
+		}
+	}
+}
+
+// TestModulesAreTold wants words in all languages for what the modules of this release declare.
+func TestModulesAreTold(t *testing.T) {
+	words, err := web.ReadMessages(files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := words.Complete(); err != nil {
+		t.Error(err)
+	}
+	declarations, err := filepath.Glob("../../modules/*/module.toml")
+	if err != nil || len(declarations) == 0 {
+		t.Fatalf("%d modules, %v", len(declarations), err)
+	}
+	for _, path := range declarations {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var m image.Module
+		if err := toml.Unmarshal(b, &m); err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		keys := []string{"module." + m.Name + ".title", "module." + m.Name + ".about"}
+		for _, s := range m.Settings {
+			keys = append(keys, "setting."+m.Name+"."+s.Name+".title")
+			if s.Help != "" {
+				keys = append(keys, "setting."+m.Name+"."+s.Name+".help")
+			}
+		}
+		for _, r := range m.Repairs {
+			keys = append(keys, "task."+m.Name+"."+r.Name+".title", "task."+m.Name+"."+r.Name+".help")
+		}
+		for _, j := range m.Journeys {
+			keys = append(keys, "task."+m.Name+"."+j.Name+".title")
+		}
+		for _, key := range keys {
+			if !words.Has(key) {
+				t.Errorf("portal/box/messages lack %q", key)
 			}
 		}
 	}

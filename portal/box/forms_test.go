@@ -84,6 +84,8 @@ func TestUpdates(t *testing.T) {
 	status, page = o.send(path, path, "confirm", "0.9")
 	o.wantText(status, page, http.StatusAccepted, "goes back")
 	o.wantDone("update back, confirmed true", true)
+	status, page = o.get("/portal/box/updates", "en")
+	o.wantText(status, page, http.StatusOK, "22 November 2026, 13:00") // noon in UTC
 	status, page = o.send("/portal/box/updates", "/portal/box/updates/policy", "what", "window", "from", "25:00", "to", "04:00")
 	o.wantText(status, page, http.StatusUnprocessableEntity, "such as 02:00")
 	o.send("/portal/box/updates", "/portal/box/updates/policy", "what", "pause")

@@ -19,6 +19,9 @@ type Config struct {
 	Origin    string   `json:"origin"`    // scheme and host of the portal, such as https://portal.example.org; empty: as the visitor came
 	Secure    bool     `json:"secure"`    // visitors come by HTTPS
 	Modules   []Module `json:"modules"`   // that are on
+
+	Organisation string `json:"organisation"` // its name
+	TimeZone     string `json:"timeZone"`     // of the IANA's data base, such as Europe/London; empty: UTC
 }
 
 // Module is what the portal needs to know of a module that is on.
