@@ -168,8 +168,8 @@ func (s *site) testOtherBrowser() {
 	thief, anna := s.browser(), s.browser()
 	anna.login("anna")
 	_, to, _ := thief.get(o.address())
-	if status, _, _ := anna.get(to.String()); status != 400 {
-		s.t.Errorf("going on in another browser: status %d", status)
+	if to := anna.leads(to.String()); to != origin+"/portal/" {
+		s.t.Errorf("going on in another browser leads to %q", to)
 	}
 	back := strings.Replace(to.String(), continuePath, callbackPath, 1)
 	if status, _, _ := thief.get(back); status != 404 {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
+	"errors"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -28,21 +29,26 @@ type pass struct {
 }
 
 // login brings a visitor who must log in at the host name that she asks to the portal, and back to the path in "to".
+// Whoever is logged in and may not use the module in "module" is led to what she may use: no module can send her round.
 func (s *SSO) login(w http.ResponseWriter, r *http.Request) {
 	to, ok := LocalPath(r.FormValue("to"))
 	if !ok {
 		to = "/"
 	}
 	if found, err := s.Sessions.Find(r); err == nil {
-		if _, err := s.visitor(r.Context(), found, ""); err != nil {
+		_, err := s.visitor(r.Context(), found, r.FormValue("module"))
+		switch {
+		case errors.Is(err, errDenied):
+			s.home(w, r)
+		case err != nil:
 			s.refuse(w, err)
-			return
+		default:
+			http.Redirect(w, r, to, http.StatusSeeOther)
 		}
-		http.Redirect(w, r, to, http.StatusSeeOther)
 		return
 	}
 	if s.atPortal(r) {
-		back := PassPath + "login?to=" + url.QueryEscape(to)
+		back := PassPath + "login?" + url.Values{"to": {to}, "module": {r.FormValue("module")}}.Encode()
 		http.Redirect(w, r, loginPage+"?to="+url.QueryEscape(back), http.StatusSeeOther)
 		return
 	}
@@ -52,13 +58,18 @@ func (s *SSO) login(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, s.Config().Origin+PassPath+"pass?"+q.Encode(), http.StatusSeeOther)
 }
 
+// home leads a visitor to the portal's first page, where it goes on in her language: what she came with is of no use.
+func (s *SSO) home(w http.ResponseWriter, r *http.Request) {
+	http.Redirect(w, r, s.origin(r)+"/portal/", http.StatusSeeOther)
+}
+
 // pass, at the portal's host name, sends a visitor back to another host name with a code for one use.
 func (s *SSO) pass(w http.ResponseWriter, r *http.Request) {
 	host, state := r.FormValue("host"), r.FormValue("state")
 	to, ok := LocalPath(r.FormValue("to"))
 	target := s.target(host)
 	if !ok || target == "" || !s.atPortal(r) || len(state) != 2*sha256.Size {
-		http.Error(w, "This address is not one of ours.", http.StatusBadRequest)
+		http.Error(w, http.StatusText(http.StatusBadRequest), http.StatusBadRequest)
 		return
 	}
 	found, err := s.Sessions.Find(r)
@@ -97,7 +108,7 @@ func (s *SSO) target(host string) string {
 func (s *SSO) enter(w http.ResponseWriter, r *http.Request) {
 	p, ok := s.passes.Take(r.FormValue("code"))
 	if !ok || p.host != session.Host(r.Host) || !s.hasState(r, p.state) {
-		http.Error(w, "This took too long, or was done already. Please go back and log in again.", http.StatusBadRequest)
+		s.home(w, r)
 		return
 	}
 	value, err := s.Sessions.Pass(p.session, p.host)
@@ -117,7 +128,7 @@ func (s *SSO) logout(w http.ResponseWriter, r *http.Request) {
 	}
 	site, mode := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Mode")
 	if site == "cross-site" || mode != "" && mode != "navigate" {
-		http.Error(w, "Please log out in the portal.", http.StatusForbidden)
+		s.refuse(w, errDenied)
 		return
 	}
 	if found, err := s.Sessions.Find(r); err == nil {

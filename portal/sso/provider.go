@@ -167,7 +167,7 @@ func (s *SSO) proceed(w http.ResponseWriter, r *http.Request) {
 	req, ok := s.requests.Get(id)
 	browser, err := r.Cookie(s.browserCookie())
 	if !ok || req.Code != "" || err != nil || browser.Value != req.Browser {
-		http.Error(w, "This took too long, or was done already. Please go back and log in again.", http.StatusBadRequest)
+		s.home(w, r)
 		return
 	}
 	w = &issWriter{w, s.issuer(r)}

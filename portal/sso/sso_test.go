@@ -146,6 +146,16 @@ func (b *browser) get(address string, headers ...string) (status int, to *url.UR
 	return resp.StatusCode, to, string(text)
 }
 
+// leads is where an address leads.
+func (b *browser) leads(address string) string {
+	b.s.t.Helper()
+	_, to, _ := b.get(address)
+	if to == nil {
+		return ""
+	}
+	return to.String()
+}
+
 // follow goes where an address leads, until a page comes or an address of a host that is not ours. If the login page
 // comes on the way, person logs in there.
 func (b *browser) follow(address, person string) (at *url.URL, status int) {
@@ -245,6 +255,14 @@ func (s *site) testPass() {
 	if at, _ = b.follow("https://blog."+domain+PassPath+"login?to=/", ""); at.String() != "https://blog."+domain+"/" {
 		s.t.Errorf("at one more host name, without another login, she comes to %s", at)
 	}
+	if to := b.leads(wiki + PassPath + "login?to=/page&module=wiki"); to != wiki+"/page" {
+		s.t.Errorf("logged in already she comes to %q", to)
+	}
+	bert := s.browser()
+	bert.follow(enterWiki, "bert")
+	if to := bert.leads(wiki + PassPath + "login?to=/page&module=wiki"); to != origin+"/portal/" {
+		s.t.Errorf("who may not use the module comes to %q", to)
+	}
 	if status, to, _ := b.get(wiki + PassPath + "logout?to=/bye"); status != 303 || to.String() != wiki+"/bye" {
 		s.t.Errorf("logout: status %d, to %v", status, to)
 	}
@@ -271,32 +289,32 @@ func (b *browser) begin(person string) (enter *url.URL) {
 func (s *site) testPassAttacks() {
 	thief, anna := s.browser(), s.browser()
 	enter := anna.begin("anna")
-	if status, _, _ := thief.get(enter.String()); status != 400 {
-		s.t.Errorf("the code in another browser: status %d", status)
+	if to := thief.leads(enter.String()); to != origin+"/portal/" {
+		s.t.Errorf("the code in another browser leads to %q", to)
 	}
-	if status, _, _ := anna.get(enter.String()); status != 400 {
-		s.t.Errorf("a code that another browser has tried: status %d", status)
+	if to := anna.leads(enter.String()); to != origin+"/portal/" {
+		s.t.Errorf("a code that another browser has tried leads to %q", to)
 	}
 	enter = thief.begin("bert")
-	if status, _, _ := anna.get(enter.String()); status != 400 { // or else she would write as him
-		s.t.Errorf("the code of somebody else: status %d", status)
+	if to := anna.leads(enter.String()); to != origin+"/portal/" { // or else she would write as him
+		s.t.Errorf("the code of somebody else leads to %q", to)
 	}
 	enter = anna.begin("anna")
 	enter.Host = "blog." + domain
-	if status, _, _ := anna.get(enter.String()); status != 400 {
-		s.t.Errorf("the code at another host name: status %d", status)
+	if to := anna.leads(enter.String()); to != origin+"/portal/" {
+		s.t.Errorf("the code at another host name leads to %q", to)
 	}
 	enter = anna.begin("anna")
 	s.now = s.now.Add(passTime)
-	if status, _, _ := anna.get(enter.String()); status != 400 {
-		s.t.Errorf("the code after its time: status %d", status)
+	if to := anna.leads(enter.String()); to != origin+"/portal/" {
+		s.t.Errorf("the code after its time leads to %q", to)
 	}
 	enter = anna.begin("anna")
 	if status, to, _ := anna.get(enter.String()); status != 303 || to.String() != wiki+"/page?a=1" {
 		s.t.Errorf("status %d, to %v", status, to)
 	}
-	if status, _, _ := anna.get(enter.String()); status != 400 {
-		s.t.Errorf("the code once more: status %d", status)
+	if to := anna.leads(enter.String()); to != origin+"/portal/" {
+		s.t.Errorf("the code once more leads to %q", to)
 	}
 	s.openRedirects(anna)
 	for host, cookies := range map[string]string{"portal." + domain: anna.cookies(wiki), "blog." + domain: anna.cookies(wiki),
