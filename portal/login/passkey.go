@@ -80,7 +80,8 @@ func (l *Login) webauthn(origin string) (*webauthn.WebAuthn, error) {
 }
 
 // BeginPasskey begins to register a passkey of a person. The options are for navigator.credentials.create.
-func (l *Login) BeginPasskey(ctx context.Context, person, origin string) (options json.RawMessage, ticket string, err error) {
+func (l *Login) BeginPasskey(ctx context.Context, person, origin string) (
+	options json.RawMessage, ticket string, err error) {
 	w, err := l.webauthn(origin)
 	if err != nil {
 		return nil, "", err

@@ -286,7 +286,8 @@ func TestClient(t *testing.T) {
 	if got := Client(r); got != "192.0.2.9" {
 		t.Errorf("without a header %q", got)
 	}
-	for header, want := range map[string]string{"2001:DB8::1": "2001:db8::1", "6.6.6.6, 192.0.2.1": "192.0.2.1", "<b>": "192.0.2.9"} {
+	for header, want := range map[string]string{"2001:DB8::1": "2001:db8::1", "6.6.6.6, 192.0.2.1": "192.0.2.1",
+		"<b>": "192.0.2.9"} {
 		r.Header.Set("X-Forwarded-For", header)
 		if got := Client(r); got != want {
 			t.Errorf("%q: %q, want %q", header, got, want)

@@ -62,9 +62,10 @@ func (s *storage) CreateAccessToken(_ context.Context, r op.TokenRequest) (strin
 }
 
 // CreateAccessAndRefreshTokens makes both, for a request or by the refresh token that was current.
-func (s *storage) CreateAccessAndRefreshTokens(_ context.Context, r op.TokenRequest, current string) (string, string, time.Time, error) {
-	if again, ok := r.(*refreshRequest); ok {
-		return s.renew(again.id, current)
+func (s *storage) CreateAccessAndRefreshTokens(_ context.Context, r op.TokenRequest, current string) (
+	token, again string, expires time.Time, err error) {
+	if renewed, ok := r.(*refreshRequest); ok {
+		return s.renew(renewed.id, current)
 	}
 	return s.grant(r, true)
 }

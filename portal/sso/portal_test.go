@@ -40,12 +40,14 @@ func TestPortal(t *testing.T) {
 		t.Errorf("the login form of another site: status %d", page.Status)
 	}
 	form.Set("form_token", b.Token())
-	if page = b.Post("/portal/login", form); page.Status != http.StatusOK || !strings.Contains(page.Header.Get("Refresh"), "/portal/oidc/") {
+	if page = b.Post("/portal/login", form); page.Status != http.StatusOK ||
+		!strings.Contains(page.Header.Get("Refresh"), "/portal/oidc/") {
 		t.Fatalf("status %d, header %v", page.Status, page.Header)
 	}
 	page = b.Get(form.Get("to"))
 	to, err := url.Parse(page.Header.Get("Location"))
-	if err != nil || to.Host != "client.example" || to.Query().Get("state") != "st4te" || to.Query().Get("iss") != p.URL+"/portal/oidc" {
+	if err != nil || to.Host != "client.example" || to.Query().Get("state") != "st4te" ||
+		to.Query().Get("iss") != p.URL+"/portal/oidc" {
 		t.Fatalf("the visitor comes to %v, error %v", to, err)
 	}
 	token, err := config.Exchange(ctx, to.Query().Get("code"), oauth2.VerifierOption(verifier))
@@ -56,7 +58,8 @@ func TestPortal(t *testing.T) {
 	if err != nil || info.Subject != portaltest.Member {
 		t.Fatalf("%+v, error %v", info, err)
 	}
-	if page := b.Get(sso.WhoisPath + "?module=web"); page.Status != http.StatusOK || !strings.Contains(page.Text, `"person":"anna"`) {
+	if page := b.Get(sso.WhoisPath + "?module=web"); page.Status != http.StatusOK ||
+		!strings.Contains(page.Text, `"person":"anna"`) {
 		t.Errorf("whois: status %d, %s", page.Status, page.Text)
 	}
 	officer := p.LogIn(t, portaltest.Officer)

@@ -348,7 +348,8 @@ func (s *site) openRedirects(b *browser) {
 		}
 	}
 	for _, host := range []string{"evil.example", "evil.example/." + domain, domain + ".evil.example", "evil" + domain,
-		"a@b." + domain, "a.b." + domain, "wiki." + domain + ":444", "", "." + domain, "wiki." + domain + "#", "wiki." + domain + "\\x"} {
+		"a@b." + domain, "a.b." + domain, "wiki." + domain + ":444", "", "." + domain, "wiki." + domain + "#",
+		"wiki." + domain + "\\x"} {
 		q := url.Values{"host": {host}, "to": {"/"}, "state": {strings.Repeat("0", 64)}}
 		if status, at, _ := b.get(origin + PassPath + "pass?" + q.Encode()); status != 400 || at != nil {
 			s.t.Errorf("pass to %q: status %d, leads to %v", host, status, at)
@@ -431,8 +432,9 @@ func (s *site) testPasswords() {
 	}
 }
 
-var evilPaths = []string{"//evil.example", "/\\evil.example", "\\\\evil.example", "https:evil.example", "https://evil.example",
-	"/%2f%2fevil.example", "/%2Fevil.example", "/%5cevil.example", "javascript:alert(1)", "/\tevil", "/\r\nLocation: x", "/%0d%0aX: y",
+var evilPaths = []string{"//evil.example", "/\\evil.example", "\\\\evil.example", "https:evil.example",
+	"https://evil.example", "/%2f%2fevil.example", "/%2Fevil.example", "/%5cevil.example", "javascript:alert(1)", "/\tevil",
+	"/\r\nLocation: x", "/%0d%0aX: y",
 	"evil.example", "", "/\x00", "/%00", "///evil.example", "?to=/", "#x", "//user@evil.example", "/%zz"}
 
 func TestLocalPath(t *testing.T) {
