@@ -42,7 +42,16 @@ func (o opened) ensure(ctx context.Context) error {
 
 // makeFolder makes the repository's folder on a disk, for whoever owns that.
 func (o opened) makeFolder() error {
-	if err := os.Mkdir(o.folder, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	err := os.Mkdir(o.folder, 0o700)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err == nil && o.restic.Owner != 0 {
+		if err = os.Chown(o.folder, o.restic.Owner, o.restic.Owner); errors.Is(err, os.ErrPermission) {
+			return nil // FAT knows no owners, and is mounted as restic's
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("cannot make %q on the disk: %w", filepath.Base(o.folder), err)
 	}
 	return nil

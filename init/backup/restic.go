@@ -25,6 +25,7 @@ type Restic struct {
 	Args    []string // before restic's own, where Program is one that starts restic
 	Helper  string   // program that speaks SSH when its argument is SSHArgument
 	Cache   string   // folder
+	Owner   int      // user and group that restic runs as; 0: those of this process
 	// Sys makes what a process gets beside that, user and control group; writes: it restores files and must own them. Nil:
 	// nothing. After is called when the process was started.
 	Sys func(writes bool) (sys *syscall.SysProcAttr, after func(), err error)

@@ -71,7 +71,9 @@ func (s *Service) Restore(ctx context.Context, r api.BackupRestoreRequest) error
 	var k kept
 	var record *restoreRecord
 	if err == nil {
-		k, record, err = s.choose(ctx, o, r.Snapshot)
+		limited, cancel := withPatience(ctx)
+		k, record, err = s.choose(limited, o, r.Snapshot)
+		cancel()
 	}
 	if err == nil {
 		err = s.reach(record, stageFetching)

@@ -151,13 +151,20 @@ func (s *Service) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case f := <-s.wanted:
-			f(ctx)
+			limited, cancel := withinADay(ctx)
+			f(limited)
+			cancel()
 		case <-look.C:
 			if now := s.config.Now(); now.Sub(begun) >= settleTime {
 				s.nightly(ctx, now)
 			}
 		}
 	}
+}
+
+// withinADay keeps what hangs from being in the way of the next night's.
+func withinADay(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, longestRun, fmt.Errorf("it took longer than %v", longestRun))
 }
 
 // nightly does what is due.
@@ -170,7 +177,7 @@ func (s *Service) nightly(ctx context.Context, now time.Time) {
 	if !save && !prove || s.config.Box.Busy() != nil {
 		return
 	}
-	limited, cancel := context.WithTimeoutCause(ctx, longestRun, fmt.Errorf("it took longer than %v", longestRun))
+	limited, cancel := withinADay(ctx)
 	defer cancel()
 	if save {
 		s.saveAndWarn(limited)

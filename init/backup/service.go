@@ -249,11 +249,20 @@ func (s *Service) SetTarget(ctx context.Context, t api.BackupTarget) (api.Backup
 		return api.BackupSheet{}, err
 	}
 	defer closed()
-	if err := o.ensure(ctx); err != nil {
+	limited, cancel := withPatience(ctx)
+	defer cancel()
+	if err := o.ensure(limited); err != nil {
 		return api.BackupSheet{}, api.Errorf(api.Conflict, "cannot back up to %s: %v", Describe(t), inWords(err))
 	}
 	return api.BackupSheet{Key: k.Text(), Target: Shown(t), New: !ok}, s.use(t, !ok)
 }
+
+// withPatience bounds what an officer waits for: restic itself would try for a quarter of an hour.
+func withPatience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, officerWaits, fmt.Errorf("the target did not answer within %v", officerWaits))
+}
+
+const officerWaits = 2 * time.Minute
 
 // know notes the key of a server that is asked for the first time.
 func know(t *api.BackupTarget) (err error) {
@@ -329,7 +338,9 @@ func (s *Service) Snapshots(ctx context.Context) ([]api.BackupSnapshot, error) {
 		return nil, err
 	}
 	defer closed()
-	all, err := o.snapshots(ctx, "")
+	limited, cancel := withPatience(ctx)
+	defer cancel()
+	all, err := o.snapshots(limited, "")
 	if err != nil {
 		return nil, api.Errorf(api.Conflict, "cannot list the backups: %v", inWords(err))
 	}

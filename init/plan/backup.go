@@ -10,11 +10,14 @@ const BackupID = 904
 // proofAddress is the place in the box's network of a module's second instance; MaxModules end before it.
 const proofAddress = MaxModules + 1
 
+// ProofCgroup is the control group of what Proof plans.
+const ProofCgroup = "/allotment-proof"
+
 // Proof is the module once more, beside the one that runs: with services of its own in a control group and at an address of
 // their own, and with nobody to talk to. Names, ids and files are those of the module.
 func Proof(m *Module) *Module {
 	p := *m
-	p.Cgroup = "/allotment-proof/" + m.Name
+	p.Cgroup = ProofCgroup + "/" + m.Name
 	p.IPv4, p.IPv6 = nth(HostIPv4, proofAddress), nth(HostIPv6, proofAddress)
 	p.OOMScore, p.CPUWeight, p.IOWeight = 1000, 20, 20
 	p.Peers, p.HTTP = nil, nil

@@ -44,9 +44,6 @@ var (
 
 // openBackup makes the box's backup, once the state partition is open.
 func (s *Supervisor) openBackup() (*backup.Service, error) {
-	if s.config.Restic == "" {
-		return nil, nil
-	}
 	cache := filepath.Join(s.config.State, "backup", "cache")
 	if err := durable.MkdirAll(cache, 0o700); err != nil {
 		return nil, err
@@ -61,7 +58,7 @@ func (s *Supervisor) openBackup() (*backup.Service, error) {
 		Root: s.config.State, Profile: s.config.Manifest.Name, Version: string(s.config.Manifest.Version),
 		Restic: backup.Restic{
 			Reaper: s.reaper, Program: s.config.Container.Self, Args: []string{backup.ResticArgument, s.config.Restic},
-			Helper: s.config.Container.Self, Cache: cache, Sys: s.resticRights,
+			Helper: s.config.Container.Self, Cache: cache, Owner: plan.BackupID, Sys: s.resticRights,
 		},
 		Box: backupBox{s}, Now: time.Now, Zone: s.zone, Spread: s.backupSpread(), Warn: s.warn,
 	})
@@ -102,20 +99,27 @@ func (s *Supervisor) zone() *time.Location {
 	return time.UTC
 }
 
-// startBackup lets backups be made. A box without them works all the same.
+// startBackup lets backups be made, beside the loop. A box without them works all the same.
 func (s *Supervisor) startBackup(ctx context.Context) {
-	if s.backups != nil || s.trial != nil || s.stranded {
+	if s.opened || s.trial != nil || s.stranded || s.config.Restic == "" {
 		return
 	}
-	b, err := s.openBackup()
-	if err != nil {
-		s.warn(fmt.Errorf("there are no backups: %w", err))
-	}
-	if b == nil {
-		return
-	}
-	s.backups = b
-	go b.Run(ctx)
+	s.opened = true
+	modules := s.plan.Modules
+	go func() {
+		err := s.endProofs(modules)
+		var b *backup.Service
+		if err == nil {
+			b, err = s.openBackup()
+		}
+		if err != nil {
+			s.warn(fmt.Errorf("there are no backups: %w", err))
+			return
+		}
+		if s.call(func(context.Context) { s.backups = b }) == nil {
+			b.Run(ctx)
+		}
+	}()
 }
 
 // backup is the box's backup.

@@ -65,6 +65,31 @@ func (b backupBox) Prove(ctx context.Context, name string, volumes map[string]st
 	return steps, err
 }
 
+// endProofs takes away what a supervisor has left that ended in the middle of a proof.
+func (s *Supervisor) endProofs(modules []*plan.Module) error {
+	run := filepath.Join(s.config.Run, "proof")
+	if _, err := os.Stat(run); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	c := s.config.Container
+	c.Run = run
+	runtime := container.New(c, s.reaper)
+	var errs []error
+	err := os.WriteFile(filepath.Join(c.Cgroup, plan.ProofCgroup, "cgroup.kill"), []byte("1"), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, m := range modules {
+		p := plan.Proof(m)
+		for _, service := range p.Services {
+			runtime.Remove(context.Background(), service)
+		}
+		_ = unix.Unmount(filepath.Join(run, "net", m.Name), unix.MNT_DETACH) // or it is not there
+		errs = append(errs, runtime.Dismiss(p))
+	}
+	return errors.Join(errs...)
+}
+
 // prepare makes what the containers need. Settings and secrets are those of the module that runs.
 func (p *proof) prepare(volumes map[string]string) error {
 	if err := os.MkdirAll(p.run, 0o755); err != nil {

@@ -119,6 +119,7 @@ type Supervisor struct {
 	trial    *trial          // nil: this release is not on trial
 	stranded bool            // no module may start, see gate.Stranded
 	backups  *backup.Service // nil until modules can be prepared, and where there is none
+	opened   bool            // backups is there, or will be
 	proving  *plan.Module    // a second instance that a backup is proven by; nil: none
 
 	shortage    string    // which service wanted for memory last
