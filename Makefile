@@ -55,7 +55,7 @@ $(KEYS):
 # VM tests come by themselves and one after another, so that nothing else takes the processor from a guest's clock.
 test: lint
 	go test -p 2 -timeout 30m $(TEST_ARGS) $$(go list ./... | grep -v '/qemu-tests')
-	go test -p 1 -timeout 50m $(TEST_ARGS) ./qemu-tests/...
+	go test -p 1 -timeout 75m $(TEST_ARGS) ./qemu-tests/...
 
 test-full:
 	ALLOT_FULL=1 $(MAKE) test TEST_ARGS="-timeout 6h $(TEST_ARGS)"
