@@ -179,8 +179,12 @@ func profile(r *web.Request) error {
 	if err := setup.WriteProfile(&b, s, m); err != nil {
 		return err
 	}
-	r.W.Header().Set("Cache-Control", "no-store")
-	return r.File("organisation.mobileconfig", setup.ProfileType, b.Bytes())
+	h := r.W.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Type", setup.ProfileType)
+	h.Set("Content-Disposition", `inline; filename="organisation.mobileconfig"`) // as an attachment it would end among the files
+	_, err = r.W.Write(b.Bytes())
+	return err
 }
 
 func code(r *web.Request) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"allotment/portal/directory"
@@ -95,7 +96,7 @@ func (s *Service) account(ctx context.Context, a *Application) error {
 }
 
 func isSame(p *directory.Person, a *Application) bool {
-	return p.Given == a.Given && p.OutsideMail == a.Mail && (p.Family == a.Family || a.Family == "")
+	return p.Given == a.Given && strings.EqualFold(p.OutsideMail, a.Mail) && (p.Family == a.Family || a.Family == "")
 }
 
 // samePerson finds the account of somebody with the same names and address.

@@ -133,7 +133,7 @@ func TestCutWithAccount(t *testing.T) {
 func TestPersonExistsMeanwhile(t *testing.T) {
 	b, ctx := newBox(t), t.Context()
 	id := b.ask("Eve", "Stranger", "eve@mail.example", "bees")
-	b.must(b.dir.AddPerson(ctx, directory.Person{Name: "eve", Given: "Eve", Family: "Stranger", OutsideMail: "eve@mail.example"}))
+	b.must(b.dir.AddPerson(ctx, directory.Person{Name: "eve", Given: "Eve", Family: "Stranger", OutsideMail: "Eve@mail.example"}))
 	b.must(b.Decide(ctx, id, "berta", true, ""))
 	if m, token := b.letter("eve@mail.example", "You belong"); token != "" {
 		t.Errorf("text %q", m.Text)
