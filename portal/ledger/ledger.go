@@ -72,8 +72,8 @@ var ErrNotFound = store.ErrNotFound
 const maxCents = 1_000_000_000_00
 
 var (
-	entries  = store.NewBucket[Entry]("ledger.entries")
-	settings = store.NewBucket[Settings]("ledger.settings")
+	entries  = store.NewBucket[Entry]("ledger-entries")
+	settings = store.NewBucket[Settings]("ledger-settings")
 
 	currencyForm = regexp.MustCompile(`^[A-Z]{3}$`)
 	moduleForm   = regexp.MustCompile(`^[a-z0-9-]{0,63}$`)

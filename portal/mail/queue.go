@@ -42,9 +42,9 @@ type Item struct {
 }
 
 var (
-	waiting = store.NewBucket[Item]("mail.waiting")
-	failed  = store.NewBucket[Item]("mail.failed")
-	sent    = store.NewBucket[time.Time]("mail.sent") // recipient, NUL, ID of the message: what was handed over in the last hour
+	waiting = store.NewBucket[Item]("mail-waiting")
+	failed  = store.NewBucket[Item]("mail-failed")
+	sent    = store.NewBucket[time.Time]("mail-sent") // recipient, NUL, ID of the message: what was handed over in the last hour
 )
 
 // Queue is the queue of outgoing mail. It may be used by several goroutines at once; one calls Run.

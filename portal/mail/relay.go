@@ -57,7 +57,7 @@ func (r Relay) Check() error {
 	return nil
 }
 
-var relays = store.NewBucket[Relay]("mail.relay")
+var relays = store.NewBucket[Relay]("mail-relay")
 
 // relayKey is the key of the only value of relays.
 const relayKey = "relay"

@@ -28,7 +28,7 @@ type Invitation struct {
 	Created time.Time `json:"created"`
 }
 
-var invitations = store.NewBucket[Invitation]("onboard.invitations")
+var invitations = store.NewBucket[Invitation]("onboard-invitations")
 
 // longestInvitation bounds what hangs on a wall somewhere.
 const longestInvitation = 366 * 24 * time.Hour

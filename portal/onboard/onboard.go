@@ -109,7 +109,7 @@ type ticket struct {
 	Until       time.Time `json:"until"`
 }
 
-var tickets = store.NewBucket[ticket]("onboard.links")
+var tickets = store.NewBucket[ticket]("onboard-links")
 
 func hashed(token string) string {
 	sum := sha256.Sum256([]byte(token))

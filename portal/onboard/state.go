@@ -69,7 +69,7 @@ type Application struct {
 // FullName is how she calls herself.
 func (a *Application) FullName() string { return strings.TrimSpace(a.Given + " " + a.Family) }
 
-var applications = store.NewBucket[Application]("onboard.applications")
+var applications = store.NewBucket[Application]("onboard-applications")
 
 // Request is what somebody writes into the form of registration.
 type Request struct {
