@@ -119,21 +119,17 @@ func (s *Service) keep(a *Application) error {
 
 // offerSetUp sends the link for the first password; an earlier one serves no more. It returns the link.
 func (s *Service) offerSetUp(tx *store.Tx, a *Application, mail, title string) (string, error) {
-	var failure error
-	err := tickets.All(tx, "", func(key string, t ticket) bool {
-		if t.Application == a.ID {
-			failure = tickets.Delete(tx, key)
+	if a.Link != "" {
+		if err := tickets.Delete(tx, a.Link); err != nil {
+			return "", err
 		}
-		return failure == nil
-	})
-	if err := errors.Join(err, failure); err != nil {
-		return "", err
 	}
 	a.State, a.LinkUntil = Ready, s.Now().UTC().Add(setUpWithin)
 	token, err := s.newToken(tx, a.ID, toSetUp, a.LinkUntil)
 	if err != nil {
 		return "", err
 	}
+	a.Link = hashed(token)
 	link := s.link(PathSetUp, "token", token)
 	if a.Mail != "" {
 		err = s.mail(tx, a.Mail, a.Language, mail, a.LinkUntil, map[string]string{"name": a.FullName(), "group": title,

@@ -57,12 +57,13 @@ type Application struct {
 	New       bool      `json:"new"`              // she has no account yet
 	Known     string    `json:"known,omitempty"`  // member who had the same address when she registered: a family's
 	Invited   string    `json:"invited,omitempty"`
-	By        string    `json:"by,omitempty"`       // who decided; empty: nobody
-	Created   time.Time `json:"created"`            //
-	Asked     time.Time `json:"asked,omitzero"`     // when the group was asked
-	Reminded  time.Time `json:"reminded,omitzero"`  //
-	Escalated time.Time `json:"escalated,omitzero"` // when the officers were asked
-	LinkUntil time.Time `json:"link_until,omitzero"`
+	By        string    `json:"by,omitempty"`        // who decided; empty: nobody
+	Created   time.Time `json:"created"`             //
+	Asked     time.Time `json:"asked,omitzero"`      // when the group was asked
+	Reminded  time.Time `json:"reminded,omitzero"`   //
+	Escalated time.Time `json:"escalated,omitzero"`  // when the officers were asked
+	Link      string    `json:"link,omitempty"`      // hash of the token of the link for the first password
+	LinkUntil time.Time `json:"link_until,omitzero"` //
 	Ended     time.Time `json:"ended,omitzero"`
 }
 
