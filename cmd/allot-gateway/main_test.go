@@ -21,6 +21,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 	"golang.org/x/sys/unix"
 
 	"allotment/gateway"
@@ -31,9 +33,9 @@ const nobody = 65534
 
 // started is the program with sockets of its own, confined as on a device.
 type started struct {
-	plain, secure string // HOST:PORT
-	process       *exec.Cmd
-	config        string
+	plain, secure, quic string // HOST:PORT
+	process             *exec.Cmd
+	config              string
 }
 
 // start builds and runs the program with a configuration, and waits until it answers.
@@ -113,6 +115,7 @@ func (s *started) listen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer u.Close()
+	s.quic = u.LocalAddr().String()
 	f, err := u.(*net.UDPConn).File()
 	if err != nil {
 		t.Fatal(err)
@@ -175,6 +178,14 @@ func TestConfined(t *testing.T) {
 	trusted := x509.NewCertPool()
 	if err != nil || !trusted.AppendCertsFromPEM(b) {
 		t.Fatalf("%v, %q", err, b)
+	}
+	third := &http3.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted},
+		Dial: func(ctx context.Context, _ string, c *tls.Config, q *quic.Config) (*quic.Conn, error) {
+			return quic.DialAddrEarly(ctx, s.quic, c, q)
+		}}
+	defer third.Close()
+	if r, err := (&http.Client{Transport: third}).Get("https://box.internal" + gateway.HealthPath); err != nil || r.ProtoMajor != 3 {
+		t.Errorf("HTTP/3: %v, %v", r, err)
 	}
 	some := 0
 	for i := range 1000 {

@@ -92,6 +92,7 @@ func FuzzNormal(f *testing.F) {
 	f.Add("Club.org.")
 	f.Add("::ffff:10.0.0.1")
 	f.Add("../../etc")
+	f.Add("0..")
 	f.Fuzz(func(t *testing.T, name string) {
 		for _, n := range normal([]string{name}) {
 			if n == "." || n == ".." || filepath.Base(n) != n && net.ParseIP(n) == nil {

@@ -46,7 +46,7 @@ func public(name string) bool {
 
 // hostName: letters, digits, hyphens and points, which is also what a file's name may be made of.
 func hostName(name string) bool {
-	return len(name) <= 253 && !strings.HasPrefix(name, ".") && !strings.Contains(name, "..") &&
+	return len(name) <= 253 && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, ".") && !strings.Contains(name, "..") &&
 		strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
 }
 
