@@ -3,6 +3,7 @@ package box
 import (
 	"slices"
 	"strings"
+	"time"
 
 	"allotment/api"
 	"allotment/portal/web"
@@ -21,8 +22,14 @@ type logsView struct {
 	Source  string
 	Search  string
 	Follow  bool
-	Lines   []api.Line // the newest first
+	Lines   []lineView // the newest first
 	More    bool       // there are older ones
+}
+
+// lineView is a line with its time by the organisation's clocks.
+type lineView struct {
+	api.Line
+	At string
 }
 
 // ownServices are the box's own that have a log.
@@ -50,6 +57,10 @@ func (p *Pages) logs(r *web.Request) error {
 		q.Lines = logSearch
 	}
 	want := strings.ToLower(v.Search)
+	zone, err := time.LoadLocation(r.Config().TimeZone)
+	if err != nil {
+		zone = time.UTC
+	}
 	for line, err := range r.Box.Logs(ctx(r), q) {
 		if err != nil {
 			return problem(err)
@@ -57,7 +68,7 @@ func (p *Pages) logs(r *web.Request) error {
 		if !strings.Contains(strings.ToLower(line.Text), want) {
 			continue
 		}
-		if v.Lines = append(v.Lines, line); len(v.Lines) > logShown {
+		if v.Lines = append(v.Lines, lineView{line, line.Time.In(zone).Format(time.DateTime)}); len(v.Lines) > logShown {
 			v.Lines, v.More = v.Lines[1:], true
 		}
 	}

@@ -1,6 +1,7 @@
 package box
 
 import (
+	"strconv"
 	"time"
 
 	"allotment/api"
@@ -11,7 +12,6 @@ import (
 type graphView struct {
 	Graph
 	Key   string // of its title's message
-	Unit  string // MB, or per cent
 	About string // for who does not see it
 }
 
@@ -43,13 +43,15 @@ func (p *Pages) resources(r *web.Request) error {
 	if err != nil {
 		return err
 	}
-	draw := func(key, unit string, top int, value func(Sample) int) {
-		g := graphView{Graph: NewGraph(samples, from, r.Now, top, value), Key: "box.resources." + key, Unit: unit}
-		g.About = r.T("box.resources.about", "low", g.Low, "high", g.High, "now", g.Now, "unit", unit)
+	size := func(n int) string { return web.Bytes(r.Language, int64(n)<<20) }
+	share := func(n int) string { return strconv.Itoa(n) + "\u00a0%" }
+	draw := func(key string, words func(int) string, top int, value func(Sample) int) {
+		g := graphView{Graph: NewGraph(samples, from, r.Now, top, value), Key: "box.resources." + key}
+		g.About = r.T("box.resources.about", "low", words(g.Low), "high", words(g.High), "now", words(g.Now))
 		v.Graphs = append(v.Graphs, g)
 	}
-	draw("memory", "MB", mib(res.Memory), func(s Sample) int { return s.Memory })
-	draw("cpu", "%", 100, func(s Sample) int { return s.CPU })
-	draw("disk", "MB", mib(res.Disk), func(s Sample) int { return s.Disk })
+	draw("memory", size, mib(res.Memory), func(s Sample) int { return s.Memory })
+	draw("cpu", share, 100, func(s Sample) int { return s.CPU })
+	draw("disk", size, mib(res.Disk), func(s Sample) int { return s.Disk })
 	return r.Render("resources", v)
 }
