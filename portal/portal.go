@@ -29,6 +29,7 @@ import (
 	"allotment/portal/members"
 	"allotment/portal/onboard"
 	"allotment/portal/people"
+	"allotment/portal/programs"
 	"allotment/portal/session"
 	"allotment/portal/setup"
 	"allotment/portal/sso"
@@ -65,33 +66,28 @@ func Open(c func() config.Config, clock func() time.Time, log *slog.Logger) (*Po
 		p.first, err = firstrun.New(p.deps, p.box, p.deps.Onboard)
 	}
 	if err == nil {
-		p.deps.Unclaimed = p.first.Unclaimed
-		p.site, err = web.New(p.deps, members.Section(), devices.Section(), people.Section(), p.box.Section(), p.first.Section(),
-			web.Section{Name: "mail", Files: mail.Messages}, web.Section{Name: "onboard", Files: onboard.Messages},
-			web.Section{Name: "setup", Files: setup.Messages}, web.Section{Name: "portal", Files: files})
+		p.sso, err = newSSO(p.deps)
 	}
 	if err == nil {
-		err = p.addSSO()
+		p.deps.Unclaimed = p.first.Unclaimed
+		p.site, err = web.New(p.deps, members.Section(), devices.Section(), people.Section(), p.box.Section(), p.first.Section(),
+			programs.Section(p.sso),
+			web.Section{Name: "mail", Files: mail.Messages}, web.Section{Name: "onboard", Files: onboard.Messages},
+			web.Section{Name: "setup", Files: setup.Messages}, web.Section{Name: "portal", Files: files})
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
+	for _, path := range []string{sso.WhoisPath, sso.OIDCPath, sso.PassPath} {
+		p.site.Handle(path, p.sso) // which does its own checks
+	}
 	return p, nil
 }
 
-// addSSO adds what tells others who a visitor is; it does its own checks.
-func (p *Portal) addSSO() error {
-	d := p.deps
-	var err error
-	p.sso, err = sso.New(sso.Deps{Directory: d.Directory, DB: d.DB, Audit: d.Audit, Sessions: d.Sessions, Config: d.Config,
+// newSSO is what tells others who a visitor is.
+func newSSO(d web.Deps) (*sso.SSO, error) {
+	return sso.New(sso.Deps{Directory: d.Directory, DB: d.DB, Audit: d.Audit, Sessions: d.Sessions, Config: d.Config,
 		Now: d.Clock, Log: d.Log})
-	if err != nil {
-		return err
-	}
-	for _, path := range []string{sso.WhoisPath, sso.OIDCPath, sso.PassPath} {
-		p.site.Handle(path, p.sso)
-	}
-	return nil
 }
 
 // newOnboard is the onboarding. Its mails lead to the portal's own host name, or before there is one to the domain.

@@ -48,7 +48,7 @@ func (s *SSO) openProvider() (err error) {
 		SupportedClaims: []string{"sub", "aud", "exp", "iat", "iss", "auth_time", "nonce", "amr", "name", "given_name",
 			"family_name", "preferred_username", "locale", "email", "email_verified", "groups"}}
 	rand.Read(c.CryptoKey[:])
-	issuer := func(bool) (op.IssuerFromRequest, error) { return s.issuer, nil }
+	issuer := func(bool) (op.IssuerFromRequest, error) { return s.Issuer, nil }
 	s.provider, err = op.NewProvider(c, &storage{s}, issuer, op.WithCORSOptions(nil),
 		op.WithCrypto(op.NewAES256GCMCrypto(c.CryptoKey, "")), // the default would read unauthenticated ciphers too
 		op.WithCustomEndpoints(op.NewEndpoint(authorizePath), op.NewEndpoint(tokenPath), op.NewEndpoint(userinfoPath),
@@ -59,8 +59,8 @@ func (s *SSO) openProvider() (err error) {
 	return nil
 }
 
-// issuer names the provider (OpenID Connect Discovery 1.0 section 3).
-func (s *SSO) issuer(r *http.Request) string { return s.origin(r) + OIDCPath[:len(OIDCPath)-1] }
+// Issuer names the provider as the visitor of r sees it (OpenID Connect Discovery 1.0 section 3).
+func (s *SSO) Issuer(r *http.Request) string { return s.origin(r) + OIDCPath[:len(OIDCPath)-1] }
 
 // oidc answers below OIDCPath, at the portal's host name alone.
 func (s *SSO) oidc(w http.ResponseWriter, r *http.Request) {
@@ -110,7 +110,7 @@ func (s *SSO) serve(w http.ResponseWriter, r *http.Request, path string) {
 
 // discovery describes the provider: what the library knows, less what is not served.
 func (s *SSO) discovery(w http.ResponseWriter, r *http.Request) {
-	ctx := op.ContextWithIssuer(r.Context(), s.issuer(r))
+	ctx := op.ContextWithIssuer(r.Context(), s.Issuer(r))
 	d := op.CreateDiscoveryConfig(ctx, s.provider, s.provider.Storage())
 	d.IntrospectionEndpoint, d.DeviceAuthorizationEndpoint = "", ""
 	d.IntrospectionEndpointAuthMethodsSupported, d.IntrospectionEndpointAuthSigningAlgValuesSupported = nil, nil
@@ -150,7 +150,7 @@ func (s *SSO) authorize(w http.ResponseWriter, r *http.Request) {
 			HttpOnly: true, SameSite: http.SameSiteLaxMode}
 		http.SetCookie(w, browser)
 	}
-	s.serve(&issWriter{w, s.issuer(r)}, r.WithContext(context.WithValue(r.Context(), browserKey{}, browser.Value)),
+	s.serve(&issWriter{w, s.Issuer(r)}, r.WithContext(context.WithValue(r.Context(), browserKey{}, browser.Value)),
 		authorizePath)
 }
 
@@ -170,7 +170,7 @@ func (s *SSO) proceed(w http.ResponseWriter, r *http.Request) {
 		s.home(w, r)
 		return
 	}
-	w = &issWriter{w, s.issuer(r)}
+	w = &issWriter{w, s.Issuer(r)}
 	found, err := s.Sessions.Find(r)
 	fail := s.goOn(r, req, found, err)
 	var where elsewhere
