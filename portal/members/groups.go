@@ -22,7 +22,7 @@ func showGroups(r *web.Request) error {
 	for _, g := range all {
 		if slices.Contains(g.Members, r.Person.Name) {
 			page.Mine = append(page.Mine, g)
-		} else {
+		} else if g.Name != officers {
 			page.Others = append(page.Others, g)
 		}
 	}
@@ -31,7 +31,7 @@ func showGroups(r *web.Request) error {
 		return err
 	}
 	for _, a := range asked {
-		page.Asked = append(page.Asked, groupTitle(all, a.Group))
+		page.Asked = append(page.Asked, groupTitle(r, all, a.Group))
 	}
 	return r.Render("mygroups", page)
 }

@@ -29,11 +29,11 @@ func renderRegister(r *web.Request, invitation string) error {
 	if err != nil {
 		return err
 	}
-	page := registerPage{Form: r.Onboard.NewForm(), Groups: groupOptions(groups)}
+	page := registerPage{Form: r.Onboard.NewForm(), Groups: groupOptions(r, groups)}
 	i, err := r.Onboard.Invitation(invitation)
 	switch {
 	case err == nil:
-		page.Invitation, page.Title = &i, groupTitle(groups, i.Group)
+		page.Invitation, page.Title = &i, groupTitle(r, groups, i.Group)
 		if r.Form.Value("mail") == "" {
 			r.Form.Set("mail", i.Mail)
 		}
@@ -47,10 +47,14 @@ func renderRegister(r *web.Request, invitation string) error {
 	return r.Render("register", page)
 }
 
-func groupOptions(groups []directory.Group) []web.Option {
+// groupOptions are groups to choose from. Nobody becomes an officer by asking.
+func groupOptions(r *web.Request, groups []directory.Group) []web.Option {
 	options := []web.Option{{Value: "", Label: "–"}}
 	for _, g := range groups {
-		label := groupTitle(groups, g.Name)
+		if g.Name == officers {
+			continue
+		}
+		label := r.GroupTitle(g)
 		if g.About != "" {
 			label += " – " + g.About
 		}
@@ -59,10 +63,13 @@ func groupOptions(groups []directory.Group) []web.Option {
 	return options
 }
 
-func groupTitle(groups []directory.Group, name string) string {
+// officers is the group of those who run the box.
+const officers = "officers"
+
+func groupTitle(r *web.Request, groups []directory.Group, name string) string {
 	for _, g := range groups {
-		if g.Name == name && g.Title != "" {
-			return g.Title
+		if g.Name == name {
+			return r.GroupTitle(g)
 		}
 	}
 	return name
@@ -75,6 +82,9 @@ func register(r *web.Request) error {
 		Form: f.Value("form"), Trap: f.Value("website"), Address: r.Client()}
 	if request.Mail == "" && f.Error("mail") == "" {
 		f.Fail("mail", "form.required")
+	}
+	if i, err := r.Onboard.Invitation(request.Invitation); request.Group == officers && (err != nil || i.Group != officers) {
+		f.Fail("group", "register.nogroup")
 	}
 	if f.OK() {
 		if err := takeOnboard(r, r.Onboard.Register(r.Context(), request)); err != nil {
@@ -132,7 +142,7 @@ func showConfirm(r *web.Request) error {
 	if err != nil {
 		return err
 	}
-	return r.Render("confirm", confirmPage{token, a.FullName(), groupTitle(groups, a.Group)})
+	return r.Render("confirm", confirmPage{token, a.FullName(), groupTitle(r, groups, a.Group)})
 }
 
 func lateLink(err error) error {
@@ -168,7 +178,12 @@ func join(r *web.Request) error {
 	return r.Done("/portal/groups", "mygroups.joined")
 }
 
-func askGroup(r *web.Request) error { return ask(r, r.Path("group")) }
+func askGroup(r *web.Request) error {
+	if r.Path("group") == officers {
+		return web.ErrForbidden
+	}
+	return ask(r, r.Path("group"))
+}
 
 func ask(r *web.Request, group string) error {
 	if err := takeOnboard(r, r.Onboard.JoinAsk(r.Context(), r.Person.Name, group, r.Form.Text("text", 1000))); err != nil {
@@ -252,7 +267,7 @@ func showRequests(r *web.Request) error {
 	}
 	page := requestsPage{Officer: r.Officer}
 	for _, a := range pending {
-		page.Pending = append(page.Pending, request{a, groupTitle(groups, a.Group), a.Known})
+		page.Pending = append(page.Pending, request{a, groupTitle(r, groups, a.Group), a.Known})
 	}
 	if r.Officer {
 		if page.Waiting, err = r.Onboard.Unfinished(); err != nil {
@@ -289,8 +304,8 @@ func renderRequest(r *web.Request, a onboard.Application) error {
 	if err != nil {
 		return err
 	}
-	page := requestPage{Request: request{a, groupTitle(groups, a.Group), a.Known}, Open: a.State == onboard.Waiting,
-		Others: slices.DeleteFunc(groupOptions(groups), func(o web.Option) bool { return o.Value == a.Group })}
+	page := requestPage{Request: request{a, groupTitle(r, groups, a.Group), a.Known}, Open: a.State == onboard.Waiting,
+		Others: slices.DeleteFunc(groupOptions(r, groups), func(o web.Option) bool { return o.Value == a.Group })}
 	return r.Render("request", page)
 }
 
@@ -345,9 +360,9 @@ func renderInvitations(r *web.Request) error {
 	if err != nil {
 		return err
 	}
-	page := invitationsPage{Groups: groupOptions(groups)}
+	page := invitationsPage{Groups: groupOptions(r, groups)}
 	for _, i := range open {
-		page.Open = append(page.Open, invitation{i, groupTitle(groups, i.Group), r.Onboard.InvitationLink(i.Token)})
+		page.Open = append(page.Open, invitation{i, groupTitle(r, groups, i.Group), r.Onboard.InvitationLink(i.Token)})
 	}
 	return r.Render("invitations", page)
 }
@@ -404,7 +419,7 @@ func findInvitation(r *web.Request) (invitation, error) {
 		return invitation{}, web.ErrForbidden
 	}
 	groups, err := r.Directory.Groups(r.Context())
-	return invitation{i, groupTitle(groups, i.Group), r.Onboard.InvitationLink(i.Token)}, err
+	return invitation{i, groupTitle(r, groups, i.Group), r.Onboard.InvitationLink(i.Token)}, err
 }
 
 func showPoster(r *web.Request) error {

@@ -2,6 +2,7 @@ package people
 
 import (
 	"errors"
+	"slices"
 	"strings"
 
 	"allotment/portal/directory"
@@ -13,7 +14,9 @@ type groupPage struct {
 	Group   directory.Group
 	Members []directory.Person
 	Owners  []web.Option // everybody, those who own it chosen
+	Owning  []string     // names of those
 	Others  []web.Option // who is no member
+	Fixed   bool         // it cannot be removed
 }
 
 func listGroups(r *web.Request) error {
@@ -58,7 +61,7 @@ func renderGroup(r *web.Request, g directory.Group) error {
 		return err
 	}
 	sortPeople(r.Language, all)
-	page := groupPage{Group: g}
+	page := groupPage{Group: g, Fixed: slices.Contains(web.FixedGroups, g.Name)}
 	members := map[string]bool{}
 	for _, m := range g.Members {
 		members[m] = true
@@ -66,6 +69,9 @@ func renderGroup(r *web.Request, g directory.Group) error {
 	for _, p := range all {
 		option := web.Option{Value: p.Name, Label: p.Display + " (" + p.Name + ")"}
 		page.Owners = append(page.Owners, option)
+		if slices.Contains(g.Owners, p.Name) {
+			page.Owning = append(page.Owning, p.Display)
+		}
 		if members[p.Name] {
 			page.Members = append(page.Members, p)
 		} else {
@@ -126,6 +132,9 @@ func dropMember(r *web.Request) error {
 
 func removeGroup(r *web.Request) error {
 	group := r.Path("group")
+	if slices.Contains(web.FixedGroups, group) {
+		return web.ErrForbidden
+	}
 	if err := r.Directory.RemoveGroup(r.Context(), group); err != nil {
 		return err
 	}

@@ -44,7 +44,7 @@ func listOffices(r *web.Request) error {
 		v.Over = !o.End.IsZero() && !r.Now.Before(o.End)
 		v.People = slices.Clone(options)
 		for i := range v.People {
-			if v.People[i].Chosen = v.People[i].Value == o.Occupant; v.People[i].Chosen {
+			if v.People[i].Chosen = v.People[i].Value == o.Occupant; v.People[i].Chosen && o.Occupant != "" {
 				v.Holder = v.People[i].Label
 			}
 		}

@@ -145,7 +145,7 @@ func groupTitles(r *web.Request) (map[string]string, error) {
 	}
 	titles := map[string]string{}
 	for _, g := range all {
-		titles[g.Name] = title(g.Title, g.Name)
+		titles[g.Name] = r.GroupTitle(g)
 	}
 	return titles, nil
 }

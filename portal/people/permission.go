@@ -50,7 +50,7 @@ func showPermissions(r *web.Request) error {
 			v.Permissions = append(v.Permissions, p.Title)
 		}
 		for _, g := range groups {
-			row := permissionRow{Group: title(g.Title, g.Name)}
+			row := permissionRow{Group: r.GroupTitle(g)}
 			for _, p := range m.Permissions {
 				row.Cells = append(row.Cells, permissionCell{
 					Value:   m.Name + "." + p.Name + "/" + g.Name,

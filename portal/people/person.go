@@ -107,6 +107,10 @@ func addPerson(r *web.Request) error {
 	if !r.Form.OK() {
 		return renderNew(r)
 	}
+	err := r.Directory.AddMember(r.Context(), "members", name)
+	if err != nil && !errors.Is(err, directory.ErrExists) {
+		return err
+	}
 	r.Record("person.added", name, nil)
 	return r.Done("/portal/people/p/"+name, "people.added", "name", display(p))
 }
@@ -143,7 +147,7 @@ func renderPerson(r *web.Request, p directory.Person, conflict []difference) err
 		if slices.Contains(g.Members, p.Name) {
 			page.Groups = append(page.Groups, g)
 		} else {
-			page.Others = append(page.Others, web.Option{Value: g.Name, Label: title(g.Title, g.Name)})
+			page.Others = append(page.Others, web.Option{Value: g.Name, Label: r.GroupTitle(g)})
 		}
 	}
 	offices, err := r.Directory.Offices(r.Context())

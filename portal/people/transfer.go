@@ -23,7 +23,8 @@ type importPage struct {
 	Trial   bool
 	Format  string
 	Group   string
-	Content string // the file in base64, for the second time
+	Content string   // the file in base64, for the second time
+	Letters []string // names of those who were added and need a letter, since they have no address
 	Groups  []web.Option
 }
 
@@ -78,6 +79,11 @@ func importPeople(r *web.Request) error {
 	if !page.Trial {
 		r.Record("person.imported", "", map[string]string{"added": strconv.Itoa(report.Count(directory.Added)),
 			"changed": strconv.Itoa(report.Count(directory.Changed))})
+		if r.Form.Checked("welcome") {
+			if page.Letters, err = r.Onboard.WelcomeAdded(r.Context(), r.Person.Name, report); err != nil {
+				return err
+			}
+		}
 	}
 	return renderImport(r, page)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -57,6 +58,20 @@ func (r *Request) T(key string, args ...any) string {
 // Moment is a day in words with the time of day.
 func (r *Request) Moment(t time.Time) string {
 	return r.site.messages.Moment(r.Language, r.site.local(t))
+}
+
+// FixedGroups are those of every organisation; see docs/modules/directory.md. They cannot be removed.
+var FixedGroups = []string{"members", "officers"}
+
+// GroupTitle is a group's name as people see it: its own title, or that of the language for those of every organisation.
+func (r *Request) GroupTitle(g directory.Group) string {
+	switch {
+	case g.Title != "" && g.Title != g.Name:
+		return g.Title
+	case slices.Contains(FixedGroups, g.Name):
+		return r.T("group." + g.Name)
+	}
+	return g.Name
 }
 
 // Has tells whether there is a message.
