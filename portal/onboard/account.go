@@ -18,6 +18,9 @@ func (s *Service) carryOutOrLater(ctx context.Context, id string) {
 	}
 }
 
+// everybody is the group of all members: what modules let it do, each of them may.
+const everybody = "members"
+
 // carryOut does what was decided: the account, the group, the link for the first password. Each step can be done twice.
 func (s *Service) carryOut(ctx context.Context, id string) error {
 	s.one.Lock()
@@ -31,9 +34,15 @@ func (s *Service) carryOut(ctx context.Context, id string) error {
 			return err
 		}
 	}
-	err = s.Directory.AddMember(ctx, a.Group, a.Person)
-	if err != nil && !errors.Is(err, directory.ErrExists) && !errors.Is(err, directory.ErrNotFound) { // a group that is gone
-		return err
+	groups := []string{a.Group}
+	if a.New {
+		groups = append(groups, everybody)
+	}
+	for _, g := range groups {
+		err := s.Directory.AddMember(ctx, g, a.Person)
+		if err != nil && !errors.Is(err, directory.ErrExists) && !errors.Is(err, directory.ErrNotFound) { // a group that is gone
+			return err
+		}
 	}
 	title, err := s.title(ctx, a.Group)
 	if err != nil {
