@@ -251,7 +251,7 @@ type requestsPage struct {
 
 // request is somebody who wants to join a group.
 type request struct {
-	onboard.Application
+	*onboard.Application
 	Title string // of the group
 	Known string // who has the same address
 }
@@ -267,7 +267,7 @@ func showRequests(r *web.Request) error {
 	}
 	page := requestsPage{Officer: r.Officer}
 	for _, a := range pending {
-		page.Pending = append(page.Pending, request{a, groupTitle(r, groups, a.Group), a.Known})
+		page.Pending = append(page.Pending, request{&a, groupTitle(r, groups, a.Group), a.Known})
 	}
 	if r.Officer {
 		if page.Waiting, err = r.Onboard.Unfinished(); err != nil {
@@ -304,7 +304,7 @@ func renderRequest(r *web.Request, a onboard.Application) error {
 	if err != nil {
 		return err
 	}
-	page := requestPage{Request: request{a, groupTitle(r, groups, a.Group), a.Known}, Open: a.State == onboard.Waiting,
+	page := requestPage{Request: request{&a, groupTitle(r, groups, a.Group), a.Known}, Open: a.State == onboard.Waiting,
 		Others: slices.DeleteFunc(groupOptions(r, groups), func(o web.Option) bool { return o.Value == a.Group })}
 	return r.Render("request", page)
 }

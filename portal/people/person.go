@@ -107,12 +107,20 @@ func addPerson(r *web.Request) error {
 	if !r.Form.OK() {
 		return renderNew(r)
 	}
-	err := r.Directory.AddMember(r.Context(), "members", name)
-	if err != nil && !errors.Is(err, directory.ErrExists) {
+	if err := addMember(r, name); err != nil {
 		return err
 	}
 	r.Record("person.added", name, nil)
 	return r.Done("/portal/people/p/"+name, "people.added", "name", display(p))
+}
+
+// addMember puts a new person into the group that everybody is in, for what modules let all members do.
+func addMember(r *web.Request, name string) error {
+	err := r.Directory.AddMember(r.Context(), web.FixedGroups[0], name)
+	if errors.Is(err, directory.ErrExists) {
+		return nil
+	}
+	return err
 }
 
 func display(p directory.Person) string {

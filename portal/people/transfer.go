@@ -77,6 +77,9 @@ func importPeople(r *web.Request) error {
 	}
 	page.describe(r, &report)
 	if !page.Trial {
+		if err := makeMembers(r, report.Lines); err != nil {
+			return err
+		}
 		r.Record("person.imported", "", map[string]string{"added": strconv.Itoa(report.Count(directory.Added)),
 			"changed": strconv.Itoa(report.Count(directory.Changed))})
 		if r.Form.Checked("welcome") {
@@ -86,6 +89,19 @@ func importPeople(r *web.Request) error {
 		}
 	}
 	return renderImport(r, page)
+}
+
+// makeMembers puts who was added into the group that everybody is in.
+func makeMembers(r *web.Request, lines []directory.LineFate) error {
+	for _, l := range lines {
+		if l.Fate != directory.Added || l.Group {
+			continue
+		}
+		if err := addMember(r, l.Name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // importContent is the file that was sent, or the one of the trial.
