@@ -1,5 +1,6 @@
-// Package gateway is what the supervisor and the gateway tell each other: a file says where portal and modules are, and the gateway answers
-// whether it follows it. The gateway itself is in package gateway/proxy, its certificates in gateway/certs.
+// Package gateway is what the supervisor and the gateway tell each other: a file says where portal and modules are,
+// and the gateway answers whether it follows it. The gateway itself is in package gateway/proxy, its certificates in
+// gateway/certs.
 package gateway
 
 import (

@@ -1,7 +1,7 @@
-// Allot-gateway runs the gateway: allot-gateway CONFIG, with the listening sockets as file descriptors: 3 for HTTP, and if CONFIG names a
-// folder for certificates 4 for HTTPS and 5, of UDP, for HTTP/3. SIGHUP makes it read CONFIG again, SIGTERM ends it when the
-// requests under way are done. It needs a user of its own, who can read the folder that CONFIG is in; of the file system nothing is
-// open to it but that and the folder for certificates.
+// Allot-gateway runs the gateway: allot-gateway CONFIG, with the listening sockets as file descriptors: 3 for HTTP,
+// and if CONFIG names a folder for certificates 4 for HTTPS and 5, of UDP, for HTTP/3. SIGHUP makes it read CONFIG
+// again, SIGTERM ends it when the requests under way are done. It needs a user of its own, who can read the folder
+// that CONFIG is in; of the file system nothing is open to it but that and the folder for certificates.
 package main
 
 import (

@@ -159,8 +159,9 @@ func (s *started) from(t *testing.T, address string, trusted *x509.CertPool) *ht
 	return &http.Client{Transport: tr}
 }
 
-// TestConfined runs the program as on a device: it makes certificates, serves with them, follows another configuration, and ends. It
-// holds no more memory than a small box has for it while as many visitors stay as may come.
+// TestConfined runs the program as on a device: it makes certificates, serves with them, follows another
+// configuration, and ends. It holds no more memory than a small box has for it while as many visitors stay as may
+// come.
 func TestConfined(t *testing.T) {
 	page := strings.Repeat("allotment ", 10<<10)
 	module := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, page) }))

@@ -27,12 +27,13 @@ const (
 // epoch is a time that has been: a clock that is before it is wrong.
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// locals are what the box's own authority may always certify: names that are nobody's, and networks that are everybody's. An address
-// that a router gives anew so needs no new authority.
+// locals are what the box's own authority may always certify: names that are nobody's, and networks that are
+// everybody's. An address that a router gives anew so needs no new authority.
 var (
 	localDomains  = []string{"internal", "local", "localhost"}
 	localNetworks = []string{
-		"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1/128",
+		"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8",
+		"fc00::/7", "fe80::/10", "fec0::/10", "::1/128",
 	}
 )
 
@@ -42,8 +43,8 @@ type own struct {
 	local     *tls.Certificate
 }
 
-// loadOwn reads both from the folder, and makes them anew if they do not fit names or the time. What cannot be read is made anew too:
-// a box without a certificate could not be repaired from a browser.
+// loadOwn reads both from the folder, and makes them anew if they do not fit names or the time. What cannot be read
+// is made anew too: a box without a certificate could not be repaired from a browser.
 func loadOwn(folder string, names []string, now time.Time) (own, error) {
 	if now.Before(epoch) {
 		now = epoch
@@ -77,7 +78,9 @@ func permits(c *x509.Certificate, name string) bool {
 	if ip := net.ParseIP(name); ip != nil {
 		return slices.ContainsFunc(c.PermittedIPRanges, func(n *net.IPNet) bool { return n.Contains(ip) })
 	}
-	return slices.ContainsFunc(c.PermittedDNSDomains, func(d string) bool { return name == d || strings.HasSuffix(name, "."+d) })
+	return slices.ContainsFunc(c.PermittedDNSDomains, func(d string) bool {
+		return name == d || strings.HasSuffix(name, "."+d)
+	})
 }
 
 func fits(c, authority *x509.Certificate, names []string, now time.Time) bool {
@@ -135,7 +138,8 @@ func newLocal(path string, authority *tls.Certificate, names []string, now time.
 	return certify(path, c, authority)
 }
 
-// certify makes a key and a certificate for it, signed by the authority or by itself if that is nil, and writes both to path.
+// certify makes a key and a certificate for it, signed by the authority or by itself if that is nil, and writes both
+// to path.
 func certify(path string, c *x509.Certificate, by *tls.Certificate) (*tls.Certificate, error) {
 	key, err := newKey()
 	if err != nil {

@@ -37,17 +37,20 @@ func TestOwnAuthority(t *testing.T) {
 	if again := make(names, now.Add(day)); !again.local.Leaf.Equal(first.local.Leaf) {
 		t.Error("another certificate at every start: visitors would have to accept each")
 	}
-	if later := make(names, now.Add(70*day)); later.local.Leaf.Equal(first.local.Leaf) || !later.authority.Leaf.Equal(first.authority.Leaf) {
+	later := make(names, now.Add(70*day))
+	if later.local.Leaf.Equal(first.local.Leaf) || !later.authority.Leaf.Equal(first.authority.Leaf) {
 		t.Error("after 70 days: want another certificate of the same authority")
 	}
 	more := normal([]string{"club.org", "portal.club.org", "192.168.7.9", "9.9.9.9"})
 	if o := make(more, now); !o.authority.Leaf.Equal(first.authority.Leaf) || !o.trusts(t, o.local.Leaf, "portal.club.org", now) {
 		t.Error("a name below and another address at home need another authority")
 	}
-	if o := make(normal([]string{"other.org"}), now); o.authority.Leaf.Equal(first.authority.Leaf) || !o.trusts(t, o.local.Leaf, "other.org", now) {
+	o := make([]string{"other.org"}, now)
+	if o.authority.Leaf.Equal(first.authority.Leaf) || !o.trusts(t, o.local.Leaf, "other.org", now) {
 		t.Error("the authority certifies names that it must not")
 	}
-	if o := make(normal([]string{"other.org"}), now.Add(authorityLife)); !o.trusts(t, o.local.Leaf, "other.org", now.Add(authorityLife)) {
+	now = now.Add(authorityLife)
+	if o := make([]string{"other.org"}, now); !o.trusts(t, o.local.Leaf, "other.org", now) {
 		t.Error("nothing comes after ten years")
 	}
 }
@@ -60,7 +63,8 @@ func TestOwnAuthorityIsConstrained(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]bool{
-		"club.org": true, "www.club.org": true, "box.local": true, "10.1.2.3": true, "bank.org": false, "notclub.org": false, "9.9.9.9": false,
+		"club.org": true, "www.club.org": true, "box.local": true, "10.1.2.3": true,
+		"bank.org": false, "notclub.org": false, "9.9.9.9": false,
 	} {
 		c := &x509.Certificate{NotBefore: now.Add(-time.Hour), NotAfter: now.Add(time.Hour), DNSNames: []string{name}}
 		if ip := net.ParseIP(name); ip != nil {

@@ -1,7 +1,7 @@
-// Package certs keeps the gateway's certificates: publicly trusted ones by ACME (RFC 8555), each name's alone, and until there
-// is one, those of an authority of the box's own. Its folder:
+// Package certs keeps the gateway's certificates: publicly trusted ones by ACME (RFC 8555), each name's alone, and
+// until there is one, those of an authority of the box's own. Its folder:
 //
-//	account-HEX.pem           the key of the account with the ACME authority whose directory's URL has a hash that begins with HEX
+//	account-HEX.pem           the key of the account with the ACME authority whose URL has a hash that begins with HEX
 //	NAME.pem, NAME.json       a publicly trusted certificate (key, then chain), and what is known of its renewal
 //	module-MODULE.pem, .json  the same for several names of a module
 //	authority.pem, local.pem  the box's own authority and the certificate that it made for all names
@@ -23,15 +23,18 @@ type Config struct {
 	Email     string              // of the account there; may be empty
 }
 
-// reserved are top-level domains that no public authority knows (RFC 2606, 6761, 6762, 8375 and the custom of home routers).
+// reserved are top-level domains that no public authority knows (RFC 2606, 6761, 6762, 8375 and the custom of home
+// routers).
 var reserved = []string{
 	"arpa", "example", "home", "internal", "invalid", "lan", "local", "localdomain", "localhost", "onion", "test",
 }
 
-// special are networks that netip does not call private and that nobody can prove to have (RFC 6598, 5737, 3849, 2544, 3879).
+// special are networks that netip does not call private and that nobody can prove to have (RFC 6598, 5737, 3849,
+// 2544, 3879).
 var special = []netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"),
-	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("fec0::/10"),
+	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("2001:db8::/32"),
+	netip.MustParsePrefix("fec0::/10"),
 }
 
 // public tells whether a public authority could issue a certificate for the name.
@@ -46,8 +49,8 @@ func public(name string) bool {
 
 // hostName: letters, digits, hyphens and points, which is also what a file's name may be made of.
 func hostName(name string) bool {
-	return len(name) <= 253 && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, ".") && !strings.Contains(name, "..") &&
-		strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
+	return len(name) <= 253 && !strings.HasPrefix(name, ".") && !strings.HasSuffix(name, ".") &&
+		!strings.Contains(name, "..") && strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-.") == ""
 }
 
 // Normal is the form in which names are compared.

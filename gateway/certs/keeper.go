@@ -55,7 +55,8 @@ func New(folder string, now func() time.Time, log *slog.Logger) (*Keeper, error)
 	return k, nil
 }
 
-// SetConfig changes what is wanted. Web is by what the authority is asked. Certificates that are there already are at hand when it returns.
+// SetConfig changes what is wanted. Web is by what the authority is asked. Certificates that are there already are at
+// hand when it returns.
 func (k *Keeper) SetConfig(c Config, web *http.Client) error {
 	c.Names = normal(c.Names)
 	o, err := loadOwn(k.folder, c.Names, k.now())
@@ -102,7 +103,8 @@ func (k *Keeper) Ready() bool {
 	return k.own.local != nil
 }
 
-// wanted lists what to have publicly trusted certificates for: each name alone, and the names of modules that have several.
+// wanted lists what to have publicly trusted certificates for: each name alone, and the names of modules that have
+// several.
 func wanted(c Config) []*subject {
 	var all []*subject
 	for _, n := range c.Names {
@@ -143,8 +145,8 @@ func (k *Keeper) Run(ctx context.Context) {
 	}
 }
 
-// look begins what is due. Each subject has a goroutine of its own, so that none waits for another's authority or name servers; the
-// group is for those who wait until all have ended.
+// look begins what is due. Each subject has a goroutine of its own, so that none waits for another's authority or
+// name servers; the group is for those who wait until all have ended.
 func (k *Keeper) look() *sync.WaitGroup {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -294,7 +296,8 @@ func (k *Keeper) find(name string) *subject {
 	return nil
 }
 
-// Certificate is for tls.Config.GetCertificate: a publicly trusted one if there is one, else that of the box's own authority.
+// Certificate is for tls.Config.GetCertificate: a publicly trusted one if there is one, else that of the box's own
+// authority.
 func (k *Keeper) Certificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if forChallenge(hello) {
 		return k.challenges.certificate(hello)
@@ -325,7 +328,8 @@ type Trust struct {
 	Renewed bool // and it is not the first: renewing works here
 }
 
-// Trust of a name or address. A certificate that is over counts as before: visitors are used to it, and the clock may be wrong.
+// Trust of a name or address. A certificate that is over counts as before: visitors are used to it, and the clock may
+// be wrong.
 func (k *Keeper) Trust(name string) Trust {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -250,7 +250,8 @@ func TestAddress(t *testing.T) {
 		t.Run(profile, func(t *testing.T) {
 			w := newWorld(t, nil, profile)
 			w.configure()
-			w.keeper.subjects = []*subject{{names: []string{"127.0.0.1"}, file: "127.0.0.1"}} // which no public authority would certify
+			// Which no public authority would certify.
+			w.keeper.subjects = []*subject{{names: []string{"127.0.0.1"}, file: "127.0.0.1"}}
 			w.look()
 			s := w.keeper.Status()[0]
 			if (s.Error == "") != want || s.Until.IsZero() == want {
@@ -283,7 +284,8 @@ func TestAccountIsLost(t *testing.T) {
 
 func TestPublic(t *testing.T) {
 	for name, want := range map[string]bool{
-		"club.org": true, "a.b.club.org": true, "club": false, "box.local": false, "box.internal": false, "x.home.arpa": false, "": false,
+		"club.org": true, "a.b.club.org": true, "club": false, "box.local": false, "box.internal": false,
+		"x.home.arpa": false, "": false,
 		"localhost": false, ".org": false, "a..org": false, "../x.org": false, "club.org/x": false,
 		"192.168.1.2": false, "10.0.0.1": false, "127.0.0.1": false, "100.64.1.1": false, "192.0.2.1": false, "169.254.1.1": false,
 		"9.9.9.9": true, "2620:fe::fe": true, "fe80::1": false, "fd00::1": false, "2001:db8::1": false, "::": false,

@@ -77,7 +77,8 @@ func newWorld(t *testing.T, names []string, profiles ...string) *world {
 		all[p] = ca.Profile{Description: p, ValidityPeriod: 6 * 24 * 3600}
 	}
 	w.ca = ca.New(quiet, store, "", "ecdsa", 0, 1, all)
-	acme := wfe.New(quiet, store, va.New(quiet, w.serveHTTP(), w.serveTLS(), true, w.serveDNS(), store), w.ca, nil, true, false, 0, 0)
+	validation := va.New(quiet, w.serveHTTP(), w.serveTLS(), true, w.serveDNS(), store)
+	acme := wfe.New(quiet, store, validation, w.ca, nil, true, false, 0, 0)
 	inner := acme.Handler()
 	// Its certificate is good for some months only, so that a wrong clock matters.
 	front, err := loadOwn(t.TempDir(), []string{"127.0.0.1"}, time.Now())
@@ -209,7 +210,8 @@ func (w *world) verify(file string, names ...string) *x509.Certificate {
 // suggest makes the authority suggest another time for renewal.
 func (w *world) suggest(c *x509.Certificate, start, end time.Time) {
 	w.t.Helper()
-	answer, err := json.Marshal(map[string]any{"suggestedWindow": map[string]time.Time{"start": start.UTC(), "end": end.UTC()}})
+	window := map[string]time.Time{"start": start.UTC(), "end": end.UTC()}
+	answer, err := json.Marshal(map[string]any{"suggestedWindow": window})
 	if err != nil {
 		w.t.Fatal(err)
 	}

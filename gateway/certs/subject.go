@@ -39,8 +39,8 @@ type record struct {
 	AskAgain time.Time `json:"askAgain,omitzero"` // when to ask for these
 }
 
-// renewAt is when the certificate is renewed: when the authority suggests it, else when a third of its life is left, or half of
-// a life of days. What the authority suggests counts no more when the end is near.
+// renewAt is when the certificate is renewed: when the authority suggests it, else when a third of its life is left,
+// or half of a life of days. What the authority suggests counts no more when the end is near.
 func (s *subject) renewAt() time.Time {
 	c := s.cert.Leaf
 	life := c.NotAfter.Sub(c.NotBefore)

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// Client makes the HTTP client by which an authority is asked: it trusts the certificates in the PEM file root, or the usual ones if
-// that is empty, at the time that now tells, and finds names by the name servers, in turn.
+// Client makes the HTTP client by which an authority is asked: it trusts the certificates in the PEM file root, or
+// the usual ones if that is empty, at the time that now tells, and finds names by the name servers, in turn.
 func Client(root string, servers []string, now func() time.Time) (*http.Client, error) {
 	pool, err := roots(root)
 	if err != nil {

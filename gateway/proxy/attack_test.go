@@ -30,7 +30,8 @@ func sent(t *testing.T, address, request string) string {
 	return closed(t, c)
 }
 
-// TestSmuggling sends requests of which gateway and module could see different ends. The module must never see the second one.
+// TestSmuggling sends requests of which gateway and module could see different ends. The module must never see the
+// second one.
 func TestSmuggling(t *testing.T) {
 	var paths atomic.Value
 	paths.Store("")
@@ -41,7 +42,7 @@ func TestSmuggling(t *testing.T) {
 	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, DefaultLimits())
 	const hidden = "GET /hidden HTTP/1.1\nHost: x\nConnection: close\n\n"
 	for name, request := range map[string]string{
-		"length and chunks": fmt.Sprintf("POST /a HTTP/1.1\nHost: x\nContent-Length: %d\nTransfer-Encoding: chunked\nConnection: close\n\n0\n\n%s", len(hidden)+9, hidden),
+		"length and chunks": "POST /a HTTP/1.1\nHost: x\nContent-Length: 60\nTransfer-Encoding: chunked\nConnection: close\n\n0\n\n" + hidden,
 		"two lengths":       "POST /a HTTP/1.1\nHost: x\nContent-Length: 0\nContent-Length: 40\nConnection: close\n\n" + hidden,
 		"length with sign":  "POST /a HTTP/1.1\nHost: x\nContent-Length: +40\nConnection: close\n\n" + hidden,
 		"odd chunks":        "POST /a HTTP/1.1\nHost: x\nTransfer-Encoding: xchunked\nConnection: close\n\n0\n\n" + hidden,
@@ -72,7 +73,9 @@ func TestSmuggling(t *testing.T) {
 // TestHostsAreNotBelieved keeps strange hosts out of what the gateway writes.
 func TestHostsAreNotBelieved(t *testing.T) {
 	b := open(t, club(t), DefaultLimits(), "club.org", "portal.club.org")
-	for _, host := range []string{"evil.org", "club.org.evil.org", "evil.org:80", "club.org@evil.org", "club.org,evil.org", "127.0.0.1.evil.org"} {
+	for _, host := range []string{
+		"evil.org", "club.org.evil.org", "evil.org:80", "club.org@evil.org", "club.org,evil.org", "127.0.0.1.evil.org",
+	} {
 		answer := sent(t, b.plain, "GET /portal/ HTTP/1.1\nHost: "+host+"\nX-Forwarded-Host: club.org\nConnection: close\n\n")
 		if status, _, _ := strings.Cut(strings.TrimPrefix(answer, "HTTP/1.1 "), " "); status != "421" && status != "400" {
 			t.Errorf("%s: %q", host, answer)
@@ -115,7 +118,8 @@ func TestLargeBodies(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	}
-	addr, _ := serve(t, gateway.Config{Portal: portalAt(t, read), Routes: []gateway.Route{{Path: "/", Target: module(t, read), Ready: true}}}, limits)
+	addr, _ := serve(t, gateway.Config{Portal: portalAt(t, read), Routes: []gateway.Route{
+		{Path: "/", Target: module(t, read), Ready: true}}}, limits)
 	for _, c := range []struct {
 		path    string
 		size    int
@@ -167,8 +171,8 @@ func (b *box) second(t *testing.T) net.Conn {
 // headers of GET https://club.org/, in HPACK: indexed fields, and the authority as a literal (RFC 7541, appendix A).
 var headers = append([]byte{0x82, 0x84, 0x87, 0x01, 8}, "club.org"...)
 
-// TestRapidReset begins requests and takes them back at once (CVE-2023-44487). The module must not get more of them at a time than a
-// connection may have streams.
+// TestRapidReset begins requests and takes them back at once (CVE-2023-44487). The module must not get more of them
+// at a time than a connection may have streams.
 func TestRapidReset(t *testing.T) {
 	var now, most atomic.Int64
 	release, arrived := make(chan struct{}), make(chan struct{}, 1)

@@ -1,6 +1,7 @@
-// Package proxy is the gateway, the one door of the box: a reverse proxy for HTTP/1.1, 2 and 3 that forwards to portal and modules by
-// host name and path prefix, tells modules who a visitor is, and keeps the certificates. It runs as an unprivileged process; the
-// supervisor gives it the listening sockets and tells it by a file where everything is.
+// Package proxy is the gateway, the one door of the box: a reverse proxy for HTTP/1.1, 2 and 3 that forwards to
+// portal and modules by host name and path prefix, tells modules who a visitor is, and keeps the certificates. It
+// runs as an unprivileged process; the supervisor gives it the listening sockets and tells it by a file where
+// everything is.
 package proxy
 
 import (
@@ -110,7 +111,8 @@ func (g *Gateway) dial(ctx context.Context, network, address string) (net.Conn, 
 	return d.DialContext(ctx, network, address)
 }
 
-// SetConfig changes the routes; requests under way keep theirs. After an error the former routes stay. It must not be called by two at once.
+// SetConfig changes the routes; requests under way keep theirs. After an error the former routes stay. It must not be
+// called by two at once.
 func (g *Gateway) SetConfig(c gateway.Config) error {
 	t, err := newTable(c)
 	if err != nil {
@@ -225,7 +227,8 @@ func hasDotSegment(path string) bool {
 // identityHeaders are what modules may take as proof of who a visitor is, or where from. No client may send them.
 var identityHeaders = []string{
 	"Client-Ip", "Cf-Connecting-Ip", "Proxy",
-	"True-Client-Ip", "X-Client-Cert", "X-Client-Ip", "X-Original-Url", "X-Real-Ip", "X-Rewrite-Url", "X-Script-Name", "X-Ssl-Client-Cert",
+	"True-Client-Ip", "X-Client-Cert", "X-Client-Ip", "X-Original-Url", "X-Real-Ip", "X-Rewrite-Url", "X-Script-Name",
+	"X-Ssl-Client-Cert",
 }
 
 // identityPrefixes are the same for whole families of headers.
@@ -240,7 +243,8 @@ func rewrite(p *httputil.ProxyRequest) {
 		rt.strip(p.Out.URL)
 	}
 	for name := range p.Out.Header {
-		// CGI turns both - and _ into _, and PHP points too, so X_Forwarded.For would count as X-Forwarded-For in a module.
+		// CGI turns both - and _ into _, and PHP points too, so X_Forwarded.For would count as X-Forwarded-For in a
+		// module.
 		if strings.ContainsAny(name, "_.") || slices.Contains(identityHeaders, name) ||
 			slices.ContainsFunc(identityPrefixes, func(f string) bool { return strings.HasPrefix(name, f) }) {
 			delete(p.Out.Header, name)

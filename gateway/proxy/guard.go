@@ -64,7 +64,8 @@ func (w *guardedWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return u, rw, nil
 }
 
-// upgradedConn ends a connection on which neither side sends for long. Both ways pass through it, so each keeps the other up.
+// upgradedConn ends a connection on which neither side sends for long. Both ways pass through it, so each keeps the
+// other up.
 type upgradedConn struct {
 	net.Conn
 	idle, write time.Duration
@@ -94,6 +95,6 @@ func (c *upgradedConn) Write(p []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *guardedWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// Limit bounds the connections that all listeners together accept, in all and per client; what is over the bound is closed at once. A
-// client is an IPv4 address, or the network that a site gets of IPv6.
+// Limit bounds the connections that all listeners together accept, in all and per client; what is over the bound is
+// closed at once. A client is an IPv4 address, or the network that a site gets of IPv6.
 func (g *Gateway) Limit(l net.Listener) net.Listener { return g.open.Listen(l) }

@@ -31,8 +31,8 @@ func hostOf(r *http.Request) string {
 	return certs.Normal(strings.Trim(host, "[]"))
 }
 
-// nobodys tells whether a host name or address is one that anybody may give to a box without asking: addresses, and names of home
-// networks and of the box's own inside.
+// nobodys tells whether a host name or address is one that anybody may give to a box without asking: addresses, and
+// names of home networks and of the box's own inside.
 func nobodys(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
@@ -51,7 +51,8 @@ func below(path, prefix string) bool {
 	return ok && (rest == "" || rest[0] == '/')
 }
 
-// secured sends visitors from HTTP to HTTPS if the name has a certificate that browsers trust, and tells browsers to stay there.
+// secured sends visitors from HTTP to HTTPS if the name has a certificate that browsers trust, and tells browsers to
+// stay there.
 func (g *Gateway) secured(w http.ResponseWriter, r *http.Request, host string) (done bool) {
 	trust := g.trust(host)
 	if !trust.Public {
@@ -62,7 +63,8 @@ func (g *Gateway) secured(w http.ResponseWriter, r *http.Request, host string) (
 		redirect(w, http.StatusPermanentRedirect, "https://"+hostText(host)+r.URL.RequestURI())
 		return true
 	}
-	// A day, until the name's certificate has been renewed once: a mistake of the first days must not lock visitors out for long.
+	// A day, until the name's certificate has been renewed once: a mistake of the first days must not lock visitors
+	// out for long.
 	age := "max-age=86400"
 	if trust.Renewed {
 		age = "max-age=31536000"
@@ -89,8 +91,8 @@ func hostText(host string) string {
 	return host
 }
 
-// toPortal sends visitors to the portal's own name. Addresses, and names that need no DNS, keep the portal at hand: by them officers come
-// while the portal's name does not work yet.
+// toPortal sends visitors to the portal's own name. Addresses, and names that need no DNS, keep the portal at hand:
+// by them officers come while the portal's name does not work yet.
 func (g *Gateway) toPortal(w http.ResponseWriter, r *http.Request, t *table, host string) (done bool) {
 	switch {
 	case t.portal == nil || t.portalHost == "":

@@ -149,8 +149,8 @@ func proto(r *http.Request) string {
 	return "http"
 }
 
-// ours tells whether a cookie is the portal's: portal or portal-ANYTHING, with or without __Host- and __Secure- (RFC 6265bis, section 4.1.3).
-// Browsers compare these prefixes without regard to case.
+// ours tells whether a cookie is the portal's: portal or portal-ANYTHING, with or without __Host- and __Secure- (RFC
+// 6265bis, section 4.1.3). Browsers compare these prefixes without regard to case.
 func ours(name string) bool {
 	name = strings.ToLower(name)
 	name = strings.TrimPrefix(strings.TrimPrefix(name, "__host-"), "__secure-")
@@ -171,7 +171,8 @@ func ourCookies(r *http.Request) string {
 	return strings.Join(ours, "; ")
 }
 
-// splitCookies parts the portal's cookies from the others, by name alone: whatever else they look like, a module gets none of the former.
+// splitCookies parts the portal's cookies from the others, by name alone: whatever else they look like, a module gets
+// none of the former.
 func splitCookies(h http.Header) (portals, others []string) {
 	for _, line := range h["Cookie"] {
 		for part := range strings.SplitSeq(line, ";") {

@@ -26,8 +26,8 @@ func TestMain(m *testing.M) { directorytest.Main(m) }
 
 const domain = "ashwell.example"
 
-// ashwell is an organisation with the real directory and the portal's real part in telling who visitors are, on the portal's socket. In
-// the place of the login page is one that logs in whomever the parameter "person" names.
+// ashwell is an organisation with the real directory and the portal's real part in telling who visitors are, on the
+// portal's socket. In the place of the login page is one that logs in whomever the parameter "person" names.
 func ashwell(t *testing.T) (socket, address string, people *directory.Directory) {
 	t.Helper()
 	address, password := directorytest.Start(t)
@@ -77,7 +77,8 @@ func binds(t *testing.T, address, person, password string) bool {
 	return c.Bind("uid="+person+",ou=people,o=organisation", password) == nil
 }
 
-// TestOneLogin logs in once at the portal, and is known on other host names by the real portal and directory until she is deactivated.
+// TestOneLogin logs in once at the portal, and is known on other host names by the real portal and directory until
+// she is deactivated.
 func TestOneLogin(t *testing.T) {
 	socket, address, people := ashwell(t)
 	target := module(t, told)

@@ -19,7 +19,8 @@ type Rate struct {
 // mostClients bounds how many clients' rates are remembered, at 40 bytes each.
 const mostClients = 16 << 10
 
-// rates counts by the generic cell rate algorithm (ITU-T I.371): of each client it keeps when its bucket will be full again.
+// rates counts by the generic cell rate algorithm (ITU-T I.371): of each client it keeps when its bucket will be full
+// again.
 type rates struct {
 	rate Rate
 

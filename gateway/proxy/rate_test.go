@@ -50,11 +50,13 @@ func TestGuessesAreSlow(t *testing.T) {
 	limits := DefaultLimits()
 	limits.Guesses = Rate{Every: time.Hour, Burst: 2}
 	limits.Requests = Rate{Every: time.Hour, Burst: 20}
-	c := gateway.Config{Portal: portalAt(t, say("portal")), Routes: []gateway.Route{{Path: "/", Target: module(t, say("web")), Ready: true}}}
+	c := gateway.Config{Portal: portalAt(t, say("portal")), Routes: []gateway.Route{
+		{Path: "/", Target: module(t, say("web")), Ready: true}}}
 	var got []string
 	addr, _ := serve(t, c, limits)
 	for _, path := range []string{
-		"POST /portal/login", "POST /wp-login.php", "POST /portal/login", "POST /portal/oidc/token", "POST /comments", "GET /portal/login",
+		"POST /portal/login", "POST /wp-login.php", "POST /portal/login", "POST /portal/oidc/token", "POST /comments",
+		"GET /portal/login",
 	} {
 		method, path, _ := strings.Cut(path, " ")
 		r, err := http.NewRequest(method, "http://"+addr+path, strings.NewReader("x"))

@@ -108,7 +108,8 @@ func (g *Gateway) quicServer(c net.PacketConn) *http3.Server {
 func (g *Gateway) serveQUIC(s *http3.Server, c net.PacketConn) error {
 	transport := &quic.Transport{
 		Conn: c,
-		// A round trip more, and nobody can make the gateway hold anything in the name of another address (RFC 9000, section 8.1.2).
+		// A round trip more, and nobody can make the gateway hold anything in the name of another address (RFC 9000,
+		// section 8.1.2).
 		VerifySourceAddress: func(net.Addr) bool { return true },
 		ConnContext: func(ctx context.Context, i *quic.ClientInfo) (context.Context, error) {
 			leave, ok := g.open.Enter(i.RemoteAddr)

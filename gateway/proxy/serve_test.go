@@ -76,7 +76,8 @@ func TestProtocols(t *testing.T) {
 // TestChallengeHandshake gives an authority's handshake nothing but a challenge, and none when there is none.
 func TestChallengeHandshake(t *testing.T) {
 	b := open(t, club(t), DefaultLimits(), "club.org")
-	_, err := tls.Dial("tcp", b.tls, &tls.Config{ServerName: "club.org", RootCAs: b.browsers, NextProtos: []string{acmez.ACMETLS1Protocol}})
+	_, err := tls.Dial("tcp", b.tls, &tls.Config{
+		ServerName: "club.org", RootCAs: b.browsers, NextProtos: []string{acmez.ACMETLS1Protocol}})
 	if err == nil {
 		t.Error("a handshake for a challenge gets a certificate without one")
 	}

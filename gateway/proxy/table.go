@@ -101,11 +101,12 @@ func newRoute(r gateway.Route) (route, error) {
 	return route{r, u, prefix}, nil
 }
 
-// knows tells whether a host is one of the box's. Before it has names of its own, it takes all that lead to it for its own.
+// knows tells whether a host is one of the box's. Before it has names of its own, it takes all that lead to it for
+// its own.
 func (t *table) knows(host string) bool { return t.names == nil || t.names[host] || nobodys(host) }
 
-// find returns the route of a module: the one with the longest prefix of path among those for the host, or else among those for all
-// hosts; nil if there is none. The portal's own host has no modules.
+// find returns the route of a module: the one with the longest prefix of path among those for the host, or else among
+// those for all hosts; nil if there is none. The portal's own host has no modules.
 func (t *table) find(host, path string) *route {
 	if t.portal != nil && (below(path, ssoPath) || below(path, portalPath)) {
 		return t.portal

@@ -45,16 +45,16 @@ func portalAt(t *testing.T, h http.HandlerFunc) string {
 	return "unix:" + path
 }
 
-// issue puts a certificate for the name into the folder, as if an authority that browsers trust had issued it. Renewed tells whether it
-// is not the first one.
+// issue puts a certificate for the name into the folder, as if an authority that browsers trust had issued it.
+// Renewed tells whether it is not the first one.
 func issue(t *testing.T, folder, name string, renewed bool) *x509.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(90 * 24 * time.Hour),
-		DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true}
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour),
+		NotAfter: time.Now().Add(90 * 24 * time.Hour), DNSNames: []string{name}, IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

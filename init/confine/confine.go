@@ -1,6 +1,6 @@
-// Package confine takes from the calling process what a program that speaks with strangers does not need: it must not be
-// root, can gain no privileges, can open no files but those of few folders, run no programs, and listen on no further ports.
-// See docs/decisions/0009-landlock-not-seccomp.md.
+// Package confine takes from the calling process what a program that speaks with strangers does not need: it must not
+// be root, can gain no privileges, can open no files but those of few folders, run no programs, and listen on no
+// further ports. See docs/decisions/0009-landlock-not-seccomp.md.
 package confine
 
 import (
@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Self confines the process to reading the files below folder, and changing those below the data folders, where files cannot be renamed
-// from one folder to another; and it makes the garbage collector work harder near memory, in bytes. It must be called before
-// anything else is started, by a program that is built without cgo.
+// Self confines the process to reading the files below folder, and changing those below the data folders, where files
+// cannot be renamed from one folder to another; and it makes the garbage collector work harder near memory, in bytes.
+// It must be called before anything else is started, by a program that is built without cgo.
 func Self(folder string, memory int64, data ...string) error {
 	if os.Geteuid() == 0 {
 		return errors.New("cannot run as root: this program needs a user of its own")
@@ -36,8 +36,8 @@ func Self(folder string, memory int64, data ...string) error {
 	return nil
 }
 
-// What landlock(7) governs: of files everything that its version 1 knows, which every later one does too, and of the network
-// the use of further ports.
+// What landlock(7) governs: of files everything that its version 1 knows, which every later one does too, and of the
+// network the use of further ports.
 const (
 	allFiles = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | readFiles |
 		unix.LANDLOCK_ACCESS_FS_REMOVE_DIR | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_CHAR |

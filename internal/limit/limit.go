@@ -26,7 +26,8 @@ type Counter struct {
 // NewCounter makes a counter with nothing open.
 func NewCounter(b Bounds) *Counter { return &Counter{bounds: b, open: map[netip.Prefix]int{}} }
 
-// Enter counts one more of the client at a, unless that is over the bounds. Leave must be called when it is closed, once or more often.
+// Enter counts one more of the client at a, unless that is over the bounds. Leave must be called when it is closed,
+// once or more often.
 func (c *Counter) Enter(a net.Addr) (leave func(), ok bool) {
 	client := Client(a, c.bounds.IPv6Bits)
 	c.mu.Lock()
