@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -385,7 +386,7 @@ func section(out *strings.Builder, name string, values map[string]any) {
 	fmt.Fprintf(out, "[%s]\n", name)
 	for _, key := range slices.Sorted(maps.Keys(values)) {
 		if b, err := json.Marshal(values[key]); err == nil {
-			fmt.Fprintf(out, "%s = %s\n", key, b)
+			fmt.Fprintf(out, "%s = %s\n", key, bytes.ReplaceAll(b, []byte{0x7f}, []byte(`\u007f`))) // which JSON leaves as it is
 		}
 	}
 	out.WriteString("\n")

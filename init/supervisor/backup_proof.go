@@ -133,6 +133,12 @@ func (p *proof) empty(v plan.Volume) (string, error) {
 	path := filepath.Join(p.s.config.State, "backup", "scratch", p.module.Name+"."+v.Name)
 	err := btrfs.CreateSubvolume(path)
 	if err == nil {
+		var id btrfs.QgroupID
+		if id, err = btrfs.SubvolumeID(path); err == nil {
+			err = btrfs.Assign(p.s.config.State, id) // so that it takes no room beyond that of all volumes
+		}
+	}
+	if err == nil {
 		err = errors.Join(btrfs.SetNoCOW(path, v.NoCOW), os.Chmod(path, 0o750), os.Chown(path, int(v.UID), int(v.GID)))
 	}
 	return path, err
