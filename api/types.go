@@ -91,7 +91,7 @@ type Event struct {
 	Number  uint64    `json:"number"` // one more than that of the event before
 	Time    time.Time `json:"time"`
 	Level   Level     `json:"level"`
-	Kind    string    `json:"kind"` // service, module, memory, disk, settings, task, network, clock, update or box
+	Kind    string    `json:"kind"` // service, module, memory, disk, settings, task, network, clock, update, backup or box
 	Module  string    `json:"module,omitempty"`
 	Service string    `json:"service,omitempty"`
 	Text    string    `json:"text"` // all of it, with the name of what it is about
