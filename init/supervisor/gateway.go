@@ -138,6 +138,7 @@ func (s *Supervisor) routes() gateway.Config {
 	c := gateway.Config{Names: s.hostNames(), PortalHost: s.portalHost(), Data: s.folder, ModuleNames: s.certificateNames()}
 	if s.folder != "" {
 		c.ACME = s.config.ACME
+		c.ACME.Email = s.files.settings.Values().Organisation().Contact
 	}
 	for _, a := range s.net.DNS {
 		c.DNS = append(c.DNS, a.String())

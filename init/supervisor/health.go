@@ -34,6 +34,9 @@ func (b *Box) Health() api.Health {
 		if s.stranded {
 			h.Lamps = append(h.Lamps, api.Lamp{What: "update", Level: api.Bad, Text: strandedText})
 		}
+		if s.portal != nil && s.portal.machine.state != ready {
+			h.Lamps = append(h.Lamps, api.Lamp{What: "portal", Level: api.Fair, Text: "is being started: " + s.portal.problem})
+		}
 		h.Lamps = append(h.Lamps, s.networkLamp(), s.clockLamp(), s.memoryLamp(), s.diskLamp())
 		h.Summary = s.summary()
 	})
