@@ -404,6 +404,33 @@ func TestAgain(t *testing.T) {
 	}
 }
 
+// TestSecond gives a second officer an office, and no office twice.
+func TestSecond(t *testing.T) {
+	r := begin(t)
+	b := r.claimed()
+	ctx := context.Background()
+	for _, name := range []string{"anna", "berta"} {
+		if err := r.deps.Directory.AddPerson(ctx, directory.Person{Name: name, Given: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	give := func(person, office string) (int, string) {
+		return b.send("/portal/first/second", "/portal/first/second", "what", "appoint", "person", person, "office", office)
+	}
+	status, page := give("anna", "chair")
+	b.want(status, page, "A second officer", "Also an officer: anna (Chair)")
+	status, page = give("berta", "chair")
+	b.want(status, page, "A second officer", "Somebody holds this office already")
+	status, page = give("nobody", "secretary")
+	if status != http.StatusNotFound {
+		t.Errorf("an office for nobody: %d\n%s", status, page)
+	}
+	p, err := r.deps.Directory.Person(ctx, "anna")
+	if err != nil || !slices.Equal(p.Groups, []string{"members", "officers"}) {
+		t.Errorf("she is in %q, %v", p.Groups, err)
+	}
+}
+
 // TestCut fails between any two writes of making the officer, and goes on with the same form. The twin has another name.
 func TestCut(t *testing.T) {
 	r := begin(t)

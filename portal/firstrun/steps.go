@@ -236,8 +236,10 @@ func (s *Service) appoint(r *web.Request) error {
 		r.Form.Fail("office", "firstrun.second.taken")
 		return s.second(r)
 	}
-	if err := r.Directory.AddMember(r.Context(), officersGroup, person); err != nil && !errors.Is(err, directory.ErrExists) {
-		return err
+	for _, group := range []string{membersGroup, officersGroup} {
+		if err := r.Directory.AddMember(r.Context(), group, person); err != nil && !errors.Is(err, directory.ErrExists) {
+			return err
+		}
 	}
 	if err := r.Directory.AppointTo(r.Context(), office, person, r.Now, time.Time{}); err != nil {
 		return err

@@ -198,6 +198,9 @@ func TestFromFormToPassword(t *testing.T) {
 	_, err = b.SetUp(ctx, token, "another password")
 	b.mustBe(err, onboard.ErrLink)
 	p, err := b.dir.Person(ctx, person)
+	if !slices.Equal(p.Groups, []string{"bees", "members"}) {
+		t.Errorf("she is in %q", p.Groups)
+	}
 	if err != nil || p.Display != "Änne Müller" || p.OutsideMail != "anne@mail.example" || p.Language != "de-CH" {
 		t.Errorf("person %+v, error %v", p, err)
 	}
