@@ -1,9 +1,11 @@
 // Allot-portal runs the portal: allot-portal CONFIG, with the listening socket as file descriptor 3. SIGHUP makes it read
-// CONFIG again, SIGTERM ends it when the requests under way are done.
+// CONFIG again, SIGTERM ends it when the requests under way are done. It needs a user of its own. Of the file system it can read
+// what lies beside the folder that CONFIG is in, as far as that user may, and change the folder that CONFIG names as its state.
 package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,18 +13,21 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"allotment/init/confine"
 	"allotment/portal"
 	"allotment/portal/config"
 )
 
 const (
-	listenFD = 3
-	goodbye  = 5 * time.Second
+	listenFD    = 3
+	memoryLimit = 48 << 20 // bytes; the collector works harder near it
+	goodbye     = 5 * time.Second
 )
 
 func main() {
@@ -40,6 +45,11 @@ func main() {
 func run(path string, log *slog.Logger) error {
 	var current atomic.Pointer[config.Config]
 	if err := read(path, &current); err != nil {
+		return err
+	}
+	x509.SystemCertPool()                      // which is kept: its files are out of reach afterwards
+	beside := filepath.Dir(filepath.Dir(path)) // of the portal's own folder, secrets, and resolv.conf
+	if err := confine.Self(beside, memoryLimit, current.Load().State); err != nil {
 		return err
 	}
 	p, err := portal.Open(func() config.Config { return *current.Load() }, time.Now, log)
