@@ -105,6 +105,10 @@ func (i *issuer) register(ctx context.Context) (acme.Account, error) {
 		wanted.Contact = []string{"mailto:" + i.email}
 	}
 	got, err := i.client.NewAccount(ctx, wanted)
+	if p := (acme.Problem{}); errors.As(err, &p) && len(wanted.Contact) > 0 && p.Status < http.StatusInternalServerError {
+		wanted.Contact = nil // an address that the authority does not like must not cost the certificates
+		got, err = i.client.NewAccount(ctx, wanted)
+	}
 	if err != nil {
 		return acme.Account{}, fmt.Errorf("cannot register: %w", err)
 	}

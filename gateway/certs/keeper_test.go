@@ -282,6 +282,15 @@ func TestAccountIsLost(t *testing.T) {
 	}
 }
 
+// TestContactIsRefused has an address that no authority takes.
+func TestContactIsRefused(t *testing.T) {
+	w := newWorld(t, []string{"club.org"})
+	w.config.Email = "the chair"
+	w.configure()
+	w.look()
+	w.verify("club.org.pem", "club.org")
+}
+
 func TestPublic(t *testing.T) {
 	for name, want := range map[string]bool{
 		"club.org": true, "a.b.club.org": true, "club": false, "box.local": false, "box.internal": false,
