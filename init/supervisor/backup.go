@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"allotment/api"
-	"allotment/image"
 	"allotment/init/backup"
 	"allotment/init/container"
 	"allotment/init/durable"
@@ -351,14 +350,6 @@ func (s *Supervisor) exchangeRestored() (reset bool, err error) {
 	}
 	s.config.Console.Print("RESTORE-EXCHANGED")
 	return false, nil
-}
-
-// imageOf is the declared backup of a module; nil if it declares none.
-func imageOf(p *plan.Module) *image.Backup {
-	if p.Declared == nil {
-		return nil
-	}
-	return p.Declared.Backup
 }
 
 // Settings implements backup.Box.

@@ -160,7 +160,7 @@ func (p *proof) listen() error {
 
 // try starts the module, restores and proves.
 func (p *proof) try(ctx context.Context) (steps []string, err error) {
-	b := imageOf(p.module)
+	b := p.module.Declared.Backup
 	if b == nil {
 		return nil, nil
 	}
