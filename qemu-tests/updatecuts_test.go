@@ -239,8 +239,7 @@ func (r *updates) judge(t *testing.T, w *wreck) {
 func (r *updates) startable(f *os.File) error {
 	for _, uefi := range []bool{false, true} {
 		esp := r.parts["esp"]
-		view := espView{io.NewSectionReader(f, esp.Start, esp.Size), map[int64][]byte{}}
-		s, err := slot.New(view, esp.Size, image.AMD64, uefi, time.Unix(1e9, 0), slog.New(slog.DiscardHandler))
+		s, err := slot.New(viewOf(f, esp), esp.Size, image.AMD64, uefi, time.Unix(1e9, 0), slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err
 		}
@@ -264,6 +263,10 @@ func (r *updates) startable(f *os.File) error {
 type espView struct {
 	*io.SectionReader
 	repaired map[int64][]byte // sectors, by their offsets
+}
+
+func viewOf(f *os.File, esp disk.Partition) espView {
+	return espView{io.NewSectionReader(f, esp.Start, esp.Size), map[int64][]byte{}}
 }
 
 const sector = 512 // bytes
@@ -315,20 +318,20 @@ func (r *updates) whole(s *slot.Store, f *os.File, v image.Version) error {
 
 // grubFiles compares what GRUB starts of a version with its list of sums.
 func (r *updates) grubFiles(f *os.File, v image.Version) error {
-	esp := r.parts["esp"]
-	vol, err := fat32.Read(io.NewSectionReader(f, esp.Start, esp.Size), esp.Size)
+	// Of two FATs that differ, as a cut between their writes leaves them, the first counts for firmware and GRUB.
+	esp, err := fat32.Edit(viewOf(f, r.parts["esp"]), r.parts["esp"].Size, time.Unix(1e9, 0))
 	if err != nil {
 		return err
 	}
 	folder := "allotment/" + string(v) + "/"
-	sums, err := vol.ReadFile(folder + "SHA256SUMS")
+	sums, err := readAll(esp, folder+"SHA256SUMS")
 	if err != nil {
 		return err
 	}
 	lines := strings.Split(strings.TrimSpace(string(sums)), "\n")
 	for _, line := range lines {
 		sum, name, _ := strings.Cut(line, " ")
-		b, err := vol.ReadFile(folder + strings.TrimLeft(filepath.Base(strings.TrimSpace(name)), "*"))
+		b, err := readAll(esp, folder+strings.TrimLeft(filepath.Base(strings.TrimSpace(name)), "*"))
 		if err != nil {
 			return err
 		}
@@ -340,6 +343,14 @@ func (r *updates) grubFiles(f *os.File, v image.Version) error {
 		return fmt.Errorf("only %d sums", len(lines))
 	}
 	return nil
+}
+
+func readAll(esp *fat32.Editor, path string) ([]byte, error) {
+	r, err := esp.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }
 
 // boot boots the disk: one of the versions comes up, or is tried to its end, and all data are there.
