@@ -72,7 +72,7 @@ type Service struct {
 
 // LogQuery chooses lines of logs.
 type LogQuery struct {
-	Module  string // empty: the box itself, whose services are supervisor, gateway and resolver
+	Module  string // empty: the box itself, whose services are supervisor, gateway, resolver, portal and updater
 	Service string // empty: all
 	Lines   int    // so many of the newest, at most; negative: all that are kept
 	Follow  bool   // go on with lines as they come

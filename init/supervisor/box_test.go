@@ -464,6 +464,28 @@ func TestRestoreStopsServices(t *testing.T) {
 	}
 }
 
+// TestOwnLogs reads the log of a daemon that only some images have. A service that has none is no service.
+func TestOwnLogs(t *testing.T) {
+	dir := t.TempDir()
+	b := newDeclared(t, dir, &image.Manifest{Modules: []image.Module{{Name: "web", Services: []image.Service{trueService("php")}}}}, nil)
+	b.awaitState(t, "web.php", ready)
+	folder := filepath.Join(b.supervisor.config.State, "logs", "system")
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "portal.log"), []byte("2026-11-22T12:00:00.000Z hello\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := logTexts(t, b, api.LogQuery{Service: "portal", Lines: -1}); !slices.Equal(got, []string{"hello"}) {
+		t.Errorf("lines %q", got)
+	}
+	for _, err := range b.Logs(t.Context(), api.LogQuery{Service: "../web/php", Lines: -1}) {
+		if err == nil {
+			t.Error("a log that is nowhere was read")
+		}
+	}
+}
+
 func logTexts(t *testing.T, b *declared, q api.LogQuery) (texts []string) {
 	t.Helper()
 	for l, err := range b.Logs(t.Context(), q) {
@@ -697,42 +719,6 @@ func TestRestartStorm(t *testing.T) {
 		t.Error(err)
 	}
 	b.awaitState(t, "web.php", backoff)
-}
-
-// What fails once or twice of a module's preparation is tried again; what goes on failing is given up, and told.
-func TestModuleIsPreparedAgain(t *testing.T) {
-	page := &image.Manifest{Modules: []image.Module{{Name: "web", Services: []image.Service{trueService("page")}}}}
-	start := func(flaws string) *declared {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "flaws"), []byte(flaws), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return newDeclared(t, dir, page, nil)
-	}
-	b := start("xx")
-	b.awaitState(t, "web.page", backoff)
-	if m := b.Modules()[0]; m.State != "degraded" || !strings.Contains(m.Problem, "no such device") {
-		t.Errorf("meanwhile: %+v", m)
-	}
-	b.awaitState(t, "web.page", ready)
-	if told := b.told(); strings.Contains(told, "cannot run") {
-		t.Error(told)
-	}
-
-	b = start(strings.Repeat("x", 2*mostPreparations))
-	b.awaitState(t, "web.page", backoff)
-	err := b.call(func(context.Context) { // the pauses would take half a minute
-		m := b.modules[0]
-		m.attempts = mostPreparations - 1
-		b.prepareModule(t.Context(), m)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.awaitState(t, "web.page", failed)
-	if m, told := b.Modules()[0], b.told(); m.State != "failed" || !strings.Contains(told, "web cannot run: no such device") {
-		t.Errorf("in the end: %+v\n%s", m, told)
-	}
 }
 
 func TestStopTimeout(t *testing.T) {

@@ -68,10 +68,7 @@ func (s *Supervisor) openLogs(q api.LogQuery) (map[string]*servicelog.Tail, []ap
 	if err != nil {
 		return nil, nil, err
 	}
-	folder := q.Module
-	if folder == "" {
-		folder = "system"
-	}
+	folder := logFolder(q.Module)
 	tails := map[string]*servicelog.Tail{}
 	var all []api.Line
 	for _, name := range services {
@@ -87,6 +84,14 @@ func (s *Supervisor) openLogs(q api.LogQuery) (map[string]*servicelog.Tail, []ap
 		all = all[len(all)-q.Lines:]
 	}
 	return tails, all, nil
+}
+
+// logFolder is the name of the folder of a module's logs; of the box's own if it is empty.
+func logFolder(module string) string {
+	if module == "" {
+		return "system"
+	}
+	return module
 }
 
 // logNames are the services, tasks among them, that have a log.
@@ -106,16 +111,16 @@ func (s *Supervisor) logNames(q api.LogQuery) ([]string, error) {
 		if failed != nil || err != nil {
 			return nil, firstOf(failed, err)
 		}
-		files, err := filepath.Glob(filepath.Join(s.config.State, "logs", q.Module, "*.log"))
-		if err != nil {
-			return nil, err
-		}
-		for _, f := range files {
-			names = append(names, strings.TrimSuffix(filepath.Base(f), ".log"))
-		}
-		slices.Sort(names)
-		names = slices.Compact(names)
 	}
+	files, err := filepath.Glob(filepath.Join(s.config.State, "logs", logFolder(q.Module), "*.log"))
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(f), ".log"))
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
 	if q.Service == "" {
 		return names, nil
 	}

@@ -1,6 +1,7 @@
 package box
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -33,7 +34,7 @@ type lineView struct {
 }
 
 // ownServices are the box's own that have a log.
-var ownServices = []string{"supervisor", "gateway", "resolver"}
+var ownServices = []string{"supervisor", "gateway", "portal", "updater", "resolver"}
 
 func (p *Pages) logs(r *web.Request) error {
 	modules, err := r.Box.Modules(ctx(r))
@@ -62,6 +63,9 @@ func (p *Pages) logs(r *web.Request) error {
 		zone = time.UTC
 	}
 	for line, err := range r.Box.Logs(ctx(r), q) {
+		if errors.Is(err, &api.Error{Code: api.NotFound}) {
+			break // a daemon that this box does not run
+		}
 		if err != nil {
 			return problem(err)
 		}
