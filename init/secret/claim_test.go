@@ -19,7 +19,7 @@ func TestParseClaim(t *testing.T) {
 			t.Errorf("%q cannot be read", c)
 		}
 	}
-	if NewClaim() == NewClaim() {
+	if a, b := NewClaim(), NewClaim(); a == b {
 		t.Error("two boxes have the same code")
 	}
 }
