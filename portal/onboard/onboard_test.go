@@ -55,6 +55,7 @@ func newBox(t *testing.T) *box {
 	}
 	b.must(b.dir.AddGroup(t.Context(), directory.Group{Name: "bees", Title: "Beekeepers", Owners: []string{"berta", "bruno"}}))
 	b.must(b.dir.AddGroup(t.Context(), directory.Group{Name: "choir", Title: "Choir"}))
+	b.must(b.dir.AddGroup(t.Context(), directory.Group{Name: "members", Title: "Everybody"}))
 	err = b.dir.AppointTo(t.Context(), "treasurer", "olga", time.Time{}, time.Time{})
 	if errors.Is(err, directory.ErrNotFound) {
 		err = b.dir.AddOffice(t.Context(), directory.Office{Name: "treasurer", Occupant: "olga"})
@@ -187,8 +188,10 @@ func TestFromFormToPassword(t *testing.T) {
 	b.must(b.Decide(ctx, a.ID, "bruno", true, ""))
 	b.mustBe(b.Decide(ctx, a.ID, "berta", false, ""), onboard.ErrDecided)
 	_, token = b.letter("anne@mail.example", "Willkommen")
-	if got := b.members("bees"); !slices.Equal(got, []string{"aenne.mueller"}) {
-		t.Errorf("members %v", got)
+	for _, group := range []string{"bees", "members"} {
+		if got := b.members(group); !slices.Equal(got, []string{"aenne.mueller"}) {
+			t.Errorf("members of %s are %v", group, got)
+		}
 	}
 	b.mustBe(b.dir.Authenticate(ctx, "aenne.mueller", ""), directory.ErrPassword)
 	_, err = b.SetUp(ctx, token, "short")
