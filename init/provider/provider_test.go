@@ -99,11 +99,11 @@ func TestNetwork(t *testing.T) {
 		{vendor: "Hetzner\n", data: good, want: code},
 		{vendor: "Amazon EC2\n", data: good, want: code},
 		{vendor: "Hetzner\n", data: "hostname: club\nmy_allotment_claim: x\nallotment_claims: y\n"},
-		{vendor: "DigitalOcean\n", data: good},         // has no user data
-		{vendor: "QEMU\n", data: good},                 // nobody is asked, though somebody would answer
-		{vendor: "Not Hetzner\n", data: good},          // likewise
-		{data: good},                                   // no firmware that says so
-		{vendor: "Google\n", data: good, fails: false}, // 404
+		{vendor: "DigitalOcean\n", data: good}, // has no user data
+		{vendor: "QEMU\n", data: good},         // nobody is asked, though somebody would answer
+		{vendor: "Not Hetzner\n", data: good},  // likewise
+		{data: good},                           // no firmware that says so
+		{vendor: "Google\n", data: good},       // 404
 	} {
 		m := Machine{Sys: sys(t, nil), Metadata: provider(t, c.data).URL, Client: http.DefaultClient}
 		if c.vendor != "" {
