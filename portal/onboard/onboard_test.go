@@ -55,7 +55,6 @@ func newBox(t *testing.T) *box {
 	}
 	b.must(b.dir.AddGroup(t.Context(), directory.Group{Name: "bees", Title: "Beekeepers", Owners: []string{"berta", "bruno"}}))
 	b.must(b.dir.AddGroup(t.Context(), directory.Group{Name: "choir", Title: "Choir"}))
-	b.must(b.dir.AddGroup(t.Context(), directory.Group{Name: "members", Title: "Everybody"}))
 	err = b.dir.AppointTo(t.Context(), "treasurer", "olga", time.Time{}, time.Time{})
 	if errors.Is(err, directory.ErrNotFound) {
 		err = b.dir.AddOffice(t.Context(), directory.Office{Name: "treasurer", Occupant: "olga"})
