@@ -57,11 +57,17 @@ func Open(c func() config.Config, clock func() time.Time, log *slog.Logger) (*Po
 		return nil, err
 	}
 	p := &Portal{deps: newDeps(c, db, clock, log)}
+	at := &place{db: db}
+	p.deps.Reached = func(origin string) {
+		if err := at.reached(origin); err != nil {
+			log.Error("cannot remember the portal's address", "error", err)
+		}
+	}
 	words, err := web.ReadMessages(mail.Messages, onboard.Messages, files)
 	if err == nil {
 		texts := mail.NewTexts(words)
 		p.deps.Login = p.newLogin(texts)
-		p.deps.Onboard = newOnboard(p.deps, texts)
+		p.deps.Onboard = newOnboard(p.deps, texts, at)
 		p.box = box.New(p.deps, p.deps.Mail)
 		p.first, err = firstrun.New(p.deps, p.box, p.deps.Onboard)
 	}
@@ -90,22 +96,13 @@ func newSSO(d web.Deps) (*sso.SSO, error) {
 		Now: d.Clock, Log: d.Log})
 }
 
-// newOnboard is the onboarding. Its mails lead to the portal's own host name, or before there is one to the domain.
-func newOnboard(d web.Deps, texts *mail.Texts) *onboard.Service {
+// newOnboard is the onboarding. Its mails lead to the portal's own host name, or before there is one to where an officer was
+// last: of a stranger's request not even the host name can be believed.
+func newOnboard(d web.Deps, texts *mail.Texts, at *place) *onboard.Service {
 	return onboard.New(onboard.Deps{DB: d.DB, Directory: d.Directory, Mail: d.Mail, Texts: texts, Now: d.Clock, Log: d.Log,
-		Origin:       func() string { return origin(d.Config()) },
+		Origin:       func() string { return at.origin(d.Config()) },
 		Organisation: d.Organisation,
 	})
-}
-
-func origin(c config.Config) string {
-	switch {
-	case c.Origin != "":
-		return c.Origin
-	case c.Secure:
-		return "https://" + c.Domain
-	}
-	return "http://" + c.Domain
 }
 
 func newDeps(c func() config.Config, db *store.DB, clock func() time.Time, log *slog.Logger) web.Deps {

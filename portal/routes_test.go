@@ -353,7 +353,20 @@ func TestHeaders(t *testing.T) {
 		t.Errorf("cookies by HTTPS: %s", got)
 	}
 	p.Config.Origin = "https://portal.club.example"
-	if page = p.Stranger(t).Get("/portal/login?to=x"); page.Header.Get("Location") != "https://portal.club.example/portal/login?to=x" {
-		t.Errorf("at another host name: %d %s", page.Status, page.Header.Get("Location"))
+	for host, want := range map[string]string{"club.example": "https://portal.club.example/portal/login?to=x", "portal.club.example": "",
+		"192.0.2.7": "", "[2001:db8::7]:443": "", "garden.local": ""} {
+		r, err := http.NewRequest(http.MethodGet, p.URL+"/portal/login?to=x", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Host = host
+		answer, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if got := answer.Header.Get("Location"); got != want {
+			t.Errorf("at %s: %s to %q, want %q", host, answer.Status, got, want)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"allotment/api"
+	"allotment/image"
 	"allotment/init/apiserver"
 	"allotment/init/apiserver/boxtest"
 	"allotment/portal"
@@ -49,21 +50,47 @@ func (p *Portal) now() time.Time { return time.Now().Add(time.Duration(p.ahead.L
 // Start runs a portal on the directory at address (see directorytest), with the people above, until the test ends.
 func Start(t testing.TB, address, password string) *Portal {
 	t.Helper()
-	dir := t.TempDir()
-	secret := filepath.Join(dir, "password")
-	if err := os.WriteFile(secret, []byte(password), 0o600); err != nil {
+	box := boxtest.New(time.Now())
+	box.Claims.Claimed, box.Saved.State = true, api.BackupIdle
+	p := open(t, box, config.Config{Directory: address, Domain: "club.example"}, password)
+	p.people(t)
+	return p
+}
+
+// Claim is the claim code of a portal that StartNew makes.
+const Claim = "ABCD-EFGH-JK01"
+
+// StartNew runs the portal of a box that is nobody's yet, with nobody in its directory.
+func StartNew(t testing.TB, address, password string) *Portal {
+	t.Helper()
+	claim := filepath.Join(t.TempDir(), "claim")
+	if err := os.WriteFile(claim, []byte(Claim+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	box := boxtest.New(time.Now())
-	box.Claims.Claimed, box.Saved.State = true, api.BackupIdle
-	p := &Portal{Box: box, Config: &config.Config{
-		API: serve(t, box), Directory: address, Password: secret, State: filepath.Join(dir, "state"),
-		Domain: "club.example",
-		Modules: []config.Module{
-			{Name: "web", Title: "Website", Path: "/", SSO: "header", Permissions: []config.Permission{{Name: "edit", Title: "write pages"}}},
-			{Name: "calendar", Title: "Calendar", Path: "/calendar/", SSO: "basic"},
-		},
-	}}
+	box.Things[0].Importance = "core"
+	box.Things = append(box.Things, api.Module{Name: "calendar", Title: "Calendar", State: "off"})
+	var form []image.Setting
+	for _, name := range []string{"name", "domain", "language", "time-zone", "contact"} {
+		form = append(form, image.Setting{Name: name, Title: name, Type: "string"})
+	}
+	box.Forms[""] = api.Settings{Form: form, Values: map[string]any{"name": "", "domain": "allotment.internal", "time-zone": "Etc/UTC"}}
+	return open(t, box, config.Config{Directory: address, Domain: "allotment.internal", Claim: claim}, password)
+}
+
+// open runs a portal with the rest of the configuration c.
+func open(t testing.TB, box *boxtest.Box, c config.Config, password string) *Portal {
+	t.Helper()
+	dir := t.TempDir()
+	c.API, c.Password, c.State = serve(t, box), filepath.Join(dir, "password"), filepath.Join(dir, "state")
+	c.Modules = []config.Module{
+		{Name: "web", Title: "Website", Path: "/", SSO: "header", Permissions: []config.Permission{{Name: "edit", Title: "write pages"}}},
+		{Name: "calendar", Title: "Calendar", Path: "/calendar/", SSO: "basic"},
+	}
+	if err := os.WriteFile(c.Password, []byte(password), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := &Portal{Box: box, Config: &c}
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var err error
 	if p.Portal, err = portal.Open(func() config.Config { return *p.Config }, p.now, log); err != nil {
@@ -71,7 +98,6 @@ func Start(t testing.TB, address, password string) *Portal {
 	}
 	t.Cleanup(func() { p.Close() })
 	p.Directory = p.Deps().Directory
-	p.people(t)
 	server := httptest.NewServer(p)
 	t.Cleanup(server.Close)
 	p.URL = server.URL

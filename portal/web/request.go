@@ -84,16 +84,7 @@ func (r *Request) Languages() []string { return r.site.messages.Languages() }
 func (r *Request) Host() string { return r.HTTP.Host }
 
 // Origin is the scheme and host of the portal as the visitor sees it, such as https://portal.example.org.
-func (r *Request) Origin() string {
-	c := r.Config()
-	switch {
-	case c.Origin != "":
-		return c.Origin
-	case c.Secure:
-		return "https://" + r.HTTP.Host
-	}
-	return "http://" + r.HTTP.Host
-}
+func (r *Request) Origin() string { return r.Login.Origin(r.HTTP) }
 
 // Render writes a page: pages/NAME.html of the route's section, or of package web.
 func (r *Request) Render(name string, data any) error {

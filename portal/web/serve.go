@@ -2,7 +2,9 @@ package web
 
 import (
 	"errors"
+	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -82,14 +84,26 @@ func (r *Request) wanted() string {
 	return "/portal/"
 }
 
-// elsewhere leads visitors who came by another host name to the portal's own.
+// elsewhere leads visitors who came by another host name to the portal's own. By an address of the box, or a name of its own
+// network, officers get in also while the domain does not lead here.
 func (r *Request) elsewhere() (bool, error) {
 	origin, err := url.Parse(r.Config().Origin)
-	if err != nil || origin.Host == "" || origin.Host == r.HTTP.Host || r.HTTP.Method != http.MethodGet {
+	if err != nil || origin.Host == "" || origin.Host == r.HTTP.Host || r.HTTP.Method != http.MethodGet || local(r.HTTP.Host) {
 		return false, nil
 	}
 	http.Redirect(r.W, r.HTTP, r.Config().Origin+r.HTTP.URL.RequestURI(), http.StatusTemporaryRedirect)
 	return true, nil
+}
+
+// local tells whether a host, with or without a port, is an address or a name that only its own network knows.
+func local(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if _, err := netip.ParseAddr(strings.Trim(host, "[]")); err == nil {
+		return true
+	}
+	return host == "localhost" || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".internal")
 }
 
 // access is the class that the visitor has.
@@ -124,6 +138,9 @@ func (r *Request) visitor() error {
 	r.Officer, err = r.Directory.HoldsOffice(r.HTTP.Context(), p.Name, r.Now)
 	if r.Officer && !r.Now.Before(found.Powers) {
 		r.Officer, r.tired = false, true
+	}
+	if r.Officer && r.Reached != nil {
+		r.Reached(r.Origin())
 	}
 	return err
 }

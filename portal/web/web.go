@@ -25,8 +25,9 @@ import (
 // Deps is what handlers work with.
 type Deps struct {
 	Config       func() config.Config
-	Organisation func() string // its name, as people say it
-	Unclaimed    func() bool   // there is no officer yet: only pages of the first run are open; nil: never
+	Organisation func() string       // its name, as people say it
+	Unclaimed    func() bool         // there is no officer yet: only pages of the first run are open; nil: never
+	Reached      func(origin string) // is told by which address an officer has come, who can be believed; nil: nobody asks
 	Directory    *directory.Directory
 	DB           *store.DB
 	Audit        *audit.Log
