@@ -1,6 +1,7 @@
 package qemutests
 
 import (
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"allotment/api"
 	"allotment/builder"
 	"allotment/image"
+	"allotment/modules/calendar/davtest"
 	"allotment/modules/directory/directorytest"
 	"allotment/portal/portaltest"
 	"allotment/qemu-tests/browser"
@@ -30,11 +32,11 @@ func TestDemoClub(t *testing.T) {
 	d.firstRun(target)
 	d.joinAll()
 	d.useEverything()
-	key := d.backUp()
+	d.backUp()
 	d.Close()
 
 	e := newDemo(t, "second", modules)
-	e.claimByBackup(target, key)
+	e.claimByBackup(target, d.key)
 	e.mustHaveEverything()
 }
 
@@ -70,6 +72,7 @@ type demo struct {
 	number  int    // of the last picture
 	browser *browser.Browser
 	officer *browser.Tab
+	key     string // of the backup
 	members map[string]*browser.Tab
 }
 
@@ -178,6 +181,7 @@ func (d *demo) chooseStorage(target api.BackupTarget) {
 	d.see(tab, "storage")
 	tab.Press("Try it and back up there")
 	tab.Await("Sheet for the backup")
+	d.key = tab.Code()
 	d.see(tab, "sheet")
 	tab.Choose("I have the sheet on paper")
 	tab.Press("Go on")
@@ -277,23 +281,88 @@ func (d *demo) joinSecondGroup() {
 	tab.Await("Work days")
 }
 
-// useEverything goes to web site, calendar and chat without another login, and writes an entry.
-func (d *demo) useEverything() {
+// annasPhone is a calendar program with a password of its own, which Anna makes for it.
+func (d *demo) annasPhone() *davtest.Member {
+	d.t.Helper()
 	tab := d.members["Anna"]
-	tab.Visit(d.base + "/wp-admin/")
-	tab.Await("Dashboard")
-	d.see(tab, "web")
-	tab.Visit(d.base + "/chat/")
-	d.see(tab, "chat")
-	tab.Visit(d.base + "/calendar/")
-	d.see(tab, "calendar")
+	tab.Visit(d.base + "/portal/me/apps")
+	tab.Fill("For which app or device", "calendar on my telephone")
+	tab.Press("Make a password")
+	tab.Await("The password for calendar on my telephone")
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} // it has no domain yet
+	phone, err := davtest.LogIn(d.t.Context(), client, d.base, "anna.apfel", tab.Code())
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return phone
 }
 
-// backUp makes a backup and waits for it; it returns the key of the sheet.
-func (d *demo) backUp() string { return "" }
+// useEverything goes to web site, calendar and chat without another login, and has the telephone write an entry.
+func (d *demo) useEverything() {
+	d.t.Helper()
+	if err := d.annasPhone().AddEvents(d.t.Context(), 1); err != nil {
+		d.t.Fatal(err)
+	}
+	tab := d.members["Anna"]
+	tab.Visit(d.base + "/calendar/")
+	tab.Await("calendar")
+	d.see(tab, "calendar")
+	tab.Visit(d.base + "/wp-admin/profile.php")
+	tab.Await("anna.apfel")
+	d.see(tab, "web")
+	tab.Visit(d.base + "/chat/")
+	tab.Await("Add contact")
+	d.see(tab, "chat")
+}
 
-func (d *demo) claimByBackup(target api.BackupTarget, key string) {}
+// backUp makes a backup and waits for it.
+func (d *demo) backUp() {
+	d.t.Helper()
+	after := uint64(0)
+	d.officer.Visit(d.base + "/portal/box/backup")
+	d.officer.Press("Back up now")
+	mustTell(d.t, d.API(), &after, ".")
+	d.officer.Visit(d.base + "/portal/box/backup")
+	d.officer.Await("Backed up on")
+	d.see(d.officer, "backed-up")
+}
 
-func (d *demo) mustHaveEverything() {}
+// claimByBackup makes a machine that is nobody's what another one was.
+func (d *demo) claimByBackup(target api.BackupTarget, key string) {
+	d.t.Helper()
+	from := len(d.Events())
+	tab := d.officer
+	tab.Visit(d.base + "/portal/")
+	tab.Fill("Claim code", d.code)
+	tab.Press("Go on")
+	tab.Press("I have a backup of another server")
+	tab.Await("Where is the backup?")
+	tab.Press("Storage on the internet")
+	d.fillTarget(tab, target)
+	tab.Fill("Key of the sheet", key)
+	tab.Fill("To confirm, please type", "REPLACE EVERYTHING")
+	d.see(tab, "restore")
+	tab.Press("Replace everything by the backup")
+	for _, line := range []string{"^RESTORE-EXCHANGED", "^BOOT-OK "} {
+		(&club{VM: d.VM}).mustSay(d.t, &from, regexp.MustCompile(line))
+	}
+	after := uint64(0)
+	mustTell(d.t, d.API(), &after, "is restored")
+}
 
-var _ = http.MethodGet
+// mustHaveEverything finds the members and the entry on the second machine.
+func (d *demo) mustHaveEverything() {
+	d.t.Helper()
+	tab := d.browser.Open(d.t)
+	d.members["Anna"] = tab
+	d.logIn(tab, "anna.apfel", demoPassword)
+	d.see(tab, "home-Anna")
+	mustHave(d.t, d.annasPhone(), 1, 0)
+	d.logIn(d.officer, "olga", demoPassword)
+	d.officer.Visit(d.base + "/portal/people")
+	d.officer.Await("Berta Biene")
+	if d.officer.Shows("Otto") {
+		d.t.Error("who was refused is among the people")
+	}
+	d.see(d.officer, "people")
+}

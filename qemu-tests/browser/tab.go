@@ -90,6 +90,12 @@ func (tab *Tab) Source() string {
 	return get(tab, chromedp.Evaluate[string](`document.body ? document.body.textContent : ""`))
 }
 
+// Code is what the page shows to be copied letter by letter.
+func (tab *Tab) Code() string {
+	tab.t.Helper()
+	return strings.TrimSpace(get(tab, chromedp.Evaluate[string](`document.querySelector(".code")?.textContent ?? ""`)))
+}
+
 // call calls a function of page.js with the arguments until it returns something else than "", and returns that.
 func (tab *Tab) call(function string, args ...string) string {
 	tab.t.Helper()
