@@ -321,7 +321,7 @@ func (d *demo) backUp() {
 	after := uint64(0)
 	d.officer.Visit(d.base + "/portal/box/backup")
 	d.officer.Press("Back up now")
-	mustTell(d.t, d.API(), &after, ".")
+	mustTell(d.t, d.API(), &after, "backup was made")
 	d.officer.Visit(d.base + "/portal/box/backup")
 	d.officer.Await("Backed up on")
 	d.see(d.officer, "backed-up")
