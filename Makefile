@@ -10,6 +10,9 @@
 #   make test-full    the same with the long matrix of VM tests
 #   make demo-update  build three releases, boot the first, see it update to the second and undo the third, and print the letters;
 #                     DEMO=uefi, bios or arm64 for one of them alone
+#   make demo-club    a club's first day in a browser that looks like an iPad: claim, wizard, three people, one identity for all, a backup
+#                     and its restore on a second machine; pictures of every screen go to docs/screens/demo
+#   make screens      look at every page of the portal in a browser, and keep its picture in docs/screens
 #   make lint         only the static part of that, with the table of code budgets
 #   make bench        measure, beside a Debian 13 with systemd that serves the same page; writes docs/benchmarks.md
 #   make bench-modules  measure what modules use together; writes docs/modules/measured.md
@@ -38,7 +41,7 @@ export GOFLAGS    := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run build test test-full demo-update lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-fleet bench-update repro repro-twin clean-cache
+.PHONY: help run build test test-full demo-update demo-club screens lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-fleet bench-update repro repro-twin clean-cache
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -62,6 +65,12 @@ test-full:
 
 demo-update:
 	ALLOT_FULL=1 go test -timeout 3h -count 1 -run '^TestDemoUpdate$$/$(DEMO)' -v ./qemu-tests
+
+demo-club:
+	ALLOT_FULL=1 go test -timeout 2h -count 1 -run '^TestDemoClub$$' -v ./qemu-tests
+
+screens:
+	go test -timeout 1h -count 1 ./qemu-tests/pages -args -screens "$(CURDIR)/docs/screens"
 
 lint: vet staticcheck vulnerabilities
 	go test -run '^TestBudgets$$' -v ./internal/house
