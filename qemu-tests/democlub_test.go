@@ -95,8 +95,17 @@ func newDemo(t *testing.T, name string, modules []string) *demo {
 	return d
 }
 
-// see keeps a picture of what a tab shows.
+// see judges a page of ours, and keeps a picture of it.
 func (d *demo) see(tab *browser.Tab, name string) {
+	d.t.Helper()
+	for _, v := range tab.Violations() {
+		d.t.Errorf("%s: %s", name, v)
+	}
+	d.keep(tab, name)
+}
+
+// keep keeps a picture of what a tab shows.
+func (d *demo) keep(tab *browser.Tab, name string) {
 	d.t.Helper()
 	d.number++
 	tab.Shot(filepath.Join(d.screens, fmt.Sprintf("%02d-%s.png", d.number, name)))
@@ -149,10 +158,10 @@ func (d *demo) firstRun(target api.BackupTarget) {
 	tab.Fill("Time zone", "Europe/London")
 	d.see(tab, "organisation")
 	tab.Press("Go on")
-	tab.Await("What shall the server do?")
+	d.await(tab, "What shall the server do?")
 	d.see(tab, "functions")
 	tab.Press("Go on")
-	tab.Await("The server's name on the internet")
+	d.await(tab, "The server's name on the internet")
 	d.see(tab, "domain")
 	tab.Press("Later")
 	tab.Await("Where shall backups go?")
@@ -172,6 +181,19 @@ func (d *demo) firstRun(target api.BackupTarget) {
 	d.see(tab, "home-officer")
 }
 
+// await waits for a page that may come after one that tells how long work goes on.
+func (d *demo) await(tab *browser.Tab, text string) {
+	d.t.Helper()
+	for end := time.Now().Add(vm.Patience(3 * time.Minute)); !tab.Shows(text); time.Sleep(time.Second) {
+		switch {
+		case tab.Shows("Done.") && tab.Shows("Go on"):
+			tab.Press("Go on")
+		case time.Now().After(end):
+			d.t.Fatalf("no page says %q:\n%s", text, tab.Text())
+		}
+	}
+}
+
 // chooseStorage sets the backup up, and keeps the sheet with its key.
 func (d *demo) chooseStorage(target api.BackupTarget) {
 	tab := d.officer
@@ -180,7 +202,7 @@ func (d *demo) chooseStorage(target api.BackupTarget) {
 	d.fillTarget(tab, target)
 	d.see(tab, "storage")
 	tab.Press("Try it and back up there")
-	tab.Await("Sheet for the backup")
+	d.await(tab, "Sheet for the backup")
 	d.key = tab.Code()
 	d.see(tab, "sheet")
 	tab.Choose("I have the sheet on paper")
@@ -306,13 +328,13 @@ func (d *demo) useEverything() {
 	tab := d.members["Anna"]
 	tab.Visit(d.base + "/calendar/")
 	tab.Await("calendar")
-	d.see(tab, "calendar")
+	d.keep(tab, "calendar")
 	tab.Visit(d.base + "/wp-admin/profile.php")
 	tab.Await("anna.apfel")
-	d.see(tab, "web")
+	d.keep(tab, "web")
 	tab.Visit(d.base + "/chat/")
 	tab.Await("Add contact")
-	d.see(tab, "chat")
+	d.keep(tab, "chat")
 }
 
 // backUp makes a backup and waits for it.

@@ -124,6 +124,9 @@ func (s *Service) start(r *web.Request) error {
 	case s.Admitted(s.token(r.HTTP)):
 		return r.Redirect(root + string(StepOfficer))
 	}
+	if code := r.HTTP.URL.Query().Get("code"); len(code) <= web.Line { // of the QR code on the box's screen
+		r.Form.Set("code", code)
+	}
 	return s.show(r, StepClaim, nil)
 }
 

@@ -1,6 +1,7 @@
 package browser
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -28,6 +29,17 @@ func (tab *Tab) Violations() []Violation {
 		}).then(r => r.violations.map(v => ({
 			id: v.id, help: v.help, places: v.nodes.map(n => n.target.join(' ') + ' (' + n.failureSummary + ')'),
 		})))`, chromedp.EvalAwaitPromise))
+}
+
+// Kind asks for the address with what the tab is logged in with, and returns the media type of the answer.
+func (tab *Tab) Kind(url string) string {
+	tab.t.Helper()
+	address, err := json.Marshal(url)
+	if err != nil {
+		tab.t.Fatal(err)
+	}
+	return get(tab, chromedp.Evaluate[string]("fetch("+string(address)+").then(r => { r.body?.cancel(); return r.headers.get('content-type') ?? '' })",
+		chromedp.EvalAwaitPromise))
 }
 
 // Overflow names what is wider than the screen.

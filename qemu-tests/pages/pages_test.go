@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,13 +33,24 @@ var examples = map[string]string{
 	"person": portaltest.Member,
 	"group":  "bees",
 	"office": "treasurer",
+	"module": "page",
+	"number": "1",
+	"device": "apple",
 }
+
+// made are names in paths of what first has to be made: TestFirstDay of package qemutests looks at those pages.
+var made = []string{"id", "token", "collective"}
 
 var parameter = regexp.MustCompile(`\{([a-z]+)(\.\.\.)?\}`)
 
-// address is where an example of the page can be seen.
+// address is where an example of the page can be seen, or "".
 func address(t *testing.T, path string) string {
 	t.Helper()
+	for _, p := range parameter.FindAllStringSubmatch(path, -1) {
+		if slices.Contains(made, p[1]) {
+			return ""
+		}
+	}
 	return strings.TrimSuffix(parameter.ReplaceAllStringFunc(path, func(p string) string {
 		name := parameter.FindStringSubmatch(p)[1]
 		value, ok := examples[name]
@@ -67,7 +79,9 @@ func TestPages(t *testing.T) {
 				tab = member
 			}
 			t.Run(language+strings.ReplaceAll(route.Path, "/", "_"), func(t *testing.T) {
-				judge(t, tab.For(t), p.URL+address(t, route.Path), picture(language, route.Path))
+				if at := address(t, route.Path); at != "" {
+					judge(t, tab.For(t), p.URL+at, picture(language, route.Path))
+				}
 			})
 		}
 	}
@@ -78,6 +92,9 @@ var words = map[string]struct{ name, password, enter string }{
 	"en": {"Name", "Password", "Log in"},
 	"de": {"Name", "Passwort", "Anmelden"},
 }
+
+// unfinished is what a page shows where a message or a value is missing.
+var unfinished = regexp.MustCompile(`ZgotmplZ|<no value>|%!|\b(audit|box|firstrun|members|people|web)(\.[a-z]+)+\b`)
 
 func logIn(t *testing.T, tab *browser.Tab, p *portaltest.Portal, language, name string) {
 	t.Helper()
@@ -99,12 +116,13 @@ func picture(language, path string) string {
 
 // judge looks at a page in every way.
 func judge(t *testing.T, tab *browser.Tab, url, file string) {
+	if kind := tab.Kind(url); !strings.HasPrefix(kind, "text/html") {
+		return // a file, for programs
+	}
 	tab.Visit(url)
 	text := tab.Text()
-	for _, bad := range []string{"MISSING", "ZgotmplZ", "<no value>", "%!"} {
-		if strings.Contains(text, bad) {
-			t.Errorf("%s reads %q:\n%s", url, bad, text)
-		}
+	if bad := unfinished.FindString(text); bad != "" {
+		t.Errorf("%s reads %q:\n%s", url, bad, text)
 	}
 	if *screens != "" {
 		tab.Shot(file)
