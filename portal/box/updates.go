@@ -18,7 +18,11 @@ func updateText(r *web.Request, u api.Update) string {
 		return r.T("box.updates.paused", "version", u.Running)
 	}
 	if u.Offered != "" && (u.State == "idle" || u.State == "waiting" || u.State == "fetching" || u.State == "ready") {
-		return r.T("box.updates.offered."+u.State, "version", u.Running, "offered", u.Offered, "due", r.Moment(u.Due))
+		text := r.T("box.updates.offered."+u.State, "version", u.Running, "offered", u.Offered)
+		if u.State == "ready" && !u.Due.IsZero() {
+			text += " " + r.T("box.updates.planned", "due", r.Moment(u.Due))
+		}
+		return text
 	}
 	return textOr(r, "box.updates.state."+u.State, u.Text)
 }

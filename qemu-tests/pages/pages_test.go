@@ -124,10 +124,10 @@ func judge(t *testing.T, tab *browser.Tab, url, file string) {
 	if bad := unfinished.FindString(text); bad != "" {
 		t.Errorf("%s reads %q:\n%s", url, bad, text)
 	}
+	tab.Dark(false)
 	if *screens != "" {
 		tab.Shot(file)
 	}
-	tab.Dark(false)
 	problems(t, "by day", tab)
 	tab.Dark(true)
 	problems(t, "at night", tab)
