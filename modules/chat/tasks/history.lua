@@ -98,7 +98,7 @@ function actions.export()
 	local separator = "[\n";
 	for _, row in ipairs(rows(open(dump), [[SELECT "host", "user", "store", "when", "with", "value" FROM prosodyarchive ORDER BY sort_id]])) do
 		assert(file:write(separator, ('{"host":%s,"of":%s,"kind":%s,"time":%s,"with":%s,"stanza":%s}'):format(
-			text(row[1]), text(row[2]), text(row[3]), text(os.date("!%Y-%m-%dT%H:%M:%SZ", row[4])), text(row[5]), text(row[6]))));
+			text(row[1]), text(row[2]), text(row[3]), text(os.date("!%Y-%m-%dT%H:%M:%SZ", row[4] // 1 | 0)), text(row[5]), text(row[6]))));
 		separator = ",\n";
 	end
 	assert(file:write(separator == "[\n" and "[]\n" or "\n]\n"));
