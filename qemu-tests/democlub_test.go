@@ -327,7 +327,7 @@ func (d *demo) useEverything() {
 	}
 	tab := d.members["Anna"]
 	tab.Visit(d.base + "/calendar/")
-	tab.Await("calendar")
+	tab.Await("1 item in collection")
 	d.keep(tab, "calendar")
 	tab.Visit(d.base + "/wp-admin/profile.php")
 	tab.Await("anna.apfel")
