@@ -333,8 +333,14 @@ func (d *demo) useEverything() {
 	tab.Await("anna.apfel")
 	d.keep(tab, "web")
 	tab.Visit(d.base + "/chat/")
-	tab.Await("Add contact")
+	end := time.Now().Add(vm.Patience(time.Minute))
+	for !tab.Shows("anna.apfel") && time.Now().Before(end) {
+		time.Sleep(time.Second)
+	}
 	d.keep(tab, "chat")
+	if !tab.Shows("anna.apfel") {
+		d.t.Errorf("the chat's page does not know who is there: %q", tab.Text())
+	}
 }
 
 // backUp makes a backup and waits for it.
