@@ -101,6 +101,9 @@ func (d *demo) see(tab *browser.Tab, name string) {
 	for _, v := range tab.Violations() {
 		d.t.Errorf("%s: %s", name, v)
 	}
+	for _, c := range tab.Complaints() {
+		d.t.Errorf("%s: the browser says: %s", name, c)
+	}
 	d.keep(tab, name)
 }
 
@@ -333,14 +336,8 @@ func (d *demo) useEverything() {
 	tab.Await("anna.apfel")
 	d.keep(tab, "web")
 	tab.Visit(d.base + "/chat/")
-	end := time.Now().Add(vm.Patience(time.Minute))
-	for !tab.Shows("anna.apfel") && time.Now().Before(end) {
-		time.Sleep(time.Second)
-	}
+	tab.Await("anna.apfel")
 	d.keep(tab, "chat")
-	if !tab.Shows("anna.apfel") {
-		d.t.Errorf("the chat's page does not know who is there: %q", tab.Text())
-	}
 }
 
 // backUp makes a backup and waits for it.

@@ -148,16 +148,17 @@ func (b *Browser) Open(t testing.TB) *Tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(b.main, chromedp.WithNewBrowserContext())
 	t.Cleanup(cancel)
-	tab := &Tab{t: t, ctx: ctx, axe: b.axe}
+	tab := &Tab{t: t, ctx: ctx, axe: b.axe, complaints: &complaints{}}
 	if err := chromedp.Do(ctx, chromedp.EmulateViewport(Width, Height, chromedp.EmulateTouch)); err != nil { // opens it
 		t.Fatalf("cannot open a tab: %v", err)
 	}
 	command(tab, emulation.SetUserAgentOverride, emulation.SetUserAgentOverrideParams{UserAgent: userAgent, AcceptLanguage: b.language})
+	tab.listen()
 	return tab
 }
 
 // errorf makes an error of a step with the page that it happened on.
 func (tab *Tab) errorf(format string, args ...any) {
 	tab.t.Helper()
-	tab.t.Fatalf("%s\nat %s:\n%s", fmt.Sprintf(format, args...), tab.URL(), tab.Text())
+	tab.t.Fatalf("%s\nat %s:\n%s\n%s", fmt.Sprintf(format, args...), tab.URL(), tab.Text(), strings.Join(tab.Complaints(), "\n"))
 }

@@ -22,7 +22,7 @@ const good = `<!doctype html><html lang="en"><head><title>Bees</title><meta name
 <p><input type="checkbox" id="c" name="c" value="yes"> <label for="c">I keep bees</label></p><p><button>Send it</button></p></form></main></body></html>`
 
 const bad = `<!doctype html><html><head><title></title></head><body style="color:#ccc;background:#fff"><p>pale</p><input>
-<div style="width:2000px">wide</div><style>*:focus{outline:none}</style><button></button></body></html>`
+<div style="width:2000px">wide</div><img src="/none" alt=""><script>console.error("oh"); bees()</script><style>*:focus{outline:none}</style><button></button></body></html>`
 
 // TestBrowser uses a page as a person does; the twin is a page that breaks every rule.
 func TestBrowser(t *testing.T) {
@@ -31,7 +31,10 @@ func TestBrowser(t *testing.T) {
 		switch {
 		case r.Method == "POST":
 			w.Write([]byte(`<!doctype html><html lang="en"><title>Thanks</title><main><h1>Thank you, ` + r.FormValue("n") + r.FormValue("c") + `</h1></main>`))
+		case r.URL.Path == "/none":
+			http.NotFound(w, r)
 		case r.URL.Path == "/bad":
+			w.WriteHeader(http.StatusGone)
 			w.Write([]byte(bad))
 		default:
 			w.Write([]byte(good))
@@ -62,7 +65,20 @@ func TestBrowser(t *testing.T) {
 		t.Errorf("the picture: %v, %v", st, err)
 	}
 
+	if complaints := tab.Complaints(); len(complaints) != 0 {
+		t.Errorf("of good pages the browser says %q", complaints)
+	}
+
 	tab.Visit(s.URL + "/bad")
+	complaints := strings.Join(tab.Complaints(), "\n")
+	for _, want := range []string{`console: "oh"`, "bees is not defined", "/none: Failed to load"} {
+		if !strings.Contains(complaints, want) {
+			t.Errorf("the browser does not say %q, only %q", want, complaints)
+		}
+	}
+	if strings.Contains(complaints, "410") {
+		t.Errorf("the browser says of the page itself %q", complaints)
+	}
 	var ids []string
 	for _, v := range tab.Violations() {
 		ids = append(ids, v.ID)

@@ -20,9 +20,10 @@ import (
 
 // Tab is a page that somebody looks at. Its methods end the test where what they ask for is not there.
 type Tab struct {
-	t   testing.TB
-	ctx context.Context
-	axe string
+	t          testing.TB
+	ctx        context.Context
+	axe        string
+	complaints *complaints
 }
 
 //go:embed page.js

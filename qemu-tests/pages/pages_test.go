@@ -153,4 +153,7 @@ func problems(t *testing.T, when string, tab *browser.Tab) {
 	for _, v := range tab.Violations() {
 		t.Errorf("%s: %s", when, v)
 	}
+	for _, c := range tab.Complaints() {
+		t.Errorf("%s: the browser says: %s", when, c)
+	}
 }
