@@ -103,27 +103,39 @@ func nameOf(given, family string) string {
 // recoveryView is what the page of getting back in shows.
 type recoveryView struct {
 	Codes    []string // printed ones, just made: they are never shown again
-	Passkeys bool     // are possible, by this address
+	Possible bool     // passkeys are, by this address
+	Fresh    bool     // she has logged in just now, as a new passkey wants it
+	Host     string   // that a passkey made now is good for
+	Methods  login.Methods
 }
 
 func (s *Service) recovery(r *web.Request) error {
-	return s.show(r, StepRecovery, recoveryView{Passkeys: login.PasskeysPossible(r.Login.Origin(r.HTTP))})
+	v, err := newRecoveryView(r)
+	if err != nil {
+		return err
+	}
+	return s.show(r, StepRecovery, v)
+}
+
+func newRecoveryView(r *web.Request) (recoveryView, error) {
+	r.Form.Set("label", session.Device(r.HTTP.UserAgent()))
+	m, err := r.Login.Methods(r.Person.Name)
+	return recoveryView{Possible: login.PasskeysPossible(r.Origin()), Fresh: r.Now.Before(r.Session.Fresh),
+		Host: session.Host(r.Host()), Methods: m}, err
 }
 
 func (s *Service) setRecovery(r *web.Request) error {
-	v := recoveryView{Passkeys: login.PasskeysPossible(r.Login.Origin(r.HTTP))}
+	v, err := newRecoveryView(r)
+	if err != nil {
+		return err
+	}
 	switch r.Form.Choice("what", "print", "done", "later") {
 	case "print":
-		var err error
 		if v.Codes, err = r.Login.MakePrinted(r.Context(), r.Person.Name); err != nil {
 			return err
 		}
 	case "done":
-		m, err := r.Login.Methods(r.Person.Name)
-		if err != nil {
-			return err
-		}
-		if m.Printed == 0 && len(m.Passkeys) == 0 {
+		if v.Methods.Printed == 0 && len(v.Methods.Passkeys) == 0 {
 			r.Form.Fail("", "firstrun.recovery.none")
 		} else if !r.Form.Checked("sure") {
 			r.Form.Fail("sure", "firstrun.recovery.sure")

@@ -153,7 +153,7 @@ func addPasskey(r *web.Request) error {
 	if err != nil {
 		return passkeyProblem(err)
 	}
-	return r.Done("/portal/me/login", "passkeys.added", "label", k.Label)
+	return r.Done(r.To("/portal/me/login"), "passkeys.added", "label", k.Label)
 }
 
 func removePasskey(r *web.Request) error {

@@ -103,6 +103,8 @@ func registerRoutes() []web.Route {
 		public("GET", "/register/confirmed", "what happens next", confirmed),
 		public("GET", "/setup", "a form for the first password", showSetUp),
 		public("POST", "/setup", "set the first password", setUp),
+		public("POST", "/setup/passkey/begin", "what a newcomer's passkey is to sign", beginSetUpPasskey),
+		public("POST", "/setup/passkey", "have a passkey instead of the first password", setUpPasskey),
 	}
 }
 

@@ -6,10 +6,8 @@ import (
 	"slices"
 
 	"allotment/portal/directory"
-	"allotment/portal/login"
 	"allotment/portal/onboard"
 	"allotment/portal/qr"
-	"allotment/portal/session"
 	"allotment/portal/web"
 )
 
@@ -193,53 +191,6 @@ func ask(r *web.Request, group string) error {
 		return showGroups(r)
 	}
 	return r.Done("/portal/groups", "mygroups.asked")
-}
-
-// setUpPage is what page setup shows.
-type setUpPage struct {
-	Token, Person string
-}
-
-func showSetUp(r *web.Request) error {
-	person, err := r.Onboard.SetUpFor(r.Context(), r.Query("token"))
-	if err != nil {
-		return lateLink(err)
-	}
-	return r.Render("setup", setUpPage{r.Query("token"), person})
-}
-
-// setUp gives a new member her first password and logs her in.
-func setUp(r *web.Request) error {
-	token, password := r.Form.Value("token"), r.Form.Secret("password")
-	name, err := r.Onboard.SetUpFor(r.Context(), token)
-	if err != nil {
-		return lateLink(err)
-	}
-	if password != r.Form.Value("repeat") {
-		r.Form.Fail("repeat", "password.different")
-	}
-	if r.Form.OK() {
-		p, err := r.Directory.Person(r.Context(), name)
-		if err != nil {
-			return err
-		}
-		if err = login.CheckPassword(p, password); err == nil {
-			_, err = r.Onboard.SetUp(r.Context(), token, login.Normal(password))
-		}
-		if err := takePassword(r.Form, err); err != nil {
-			return lateLink(err)
-		}
-	}
-	if !r.Form.OK() {
-		return r.Render("setup", setUpPage{token, name})
-	}
-	if err := r.Sessions.EndAll(name); err != nil {
-		return err
-	}
-	if _, err := r.Login.Enter(r.W, r.HTTP, login.Outcome{Person: name, Strength: session.Password}); err != nil {
-		return err
-	}
-	return r.Done("/portal/", "first.done")
 }
 
 // requestsPage is what page requests shows.

@@ -224,21 +224,22 @@ func (s *Service) SetUpFor(ctx context.Context, token string) (string, error) {
 
 // SetUp sets the first password, and ends the way in. It returns whose it is. directory.ErrWeak: another one is needed.
 func (s *Service) SetUp(ctx context.Context, token, password string) (string, error) {
+	return s.SetUpWith(ctx, token, func(person string) error { return s.Directory.SetPassword(ctx, person, password) })
+}
+
+// SetUpWith calls give, which gives the person whose link it is something to log in with, and ends the way in. Then the link
+// serves no more; after an error of give it does.
+func (s *Service) SetUpWith(ctx context.Context, token string, give func(person string) error) (string, error) {
 	s.one.Lock()
 	defer s.one.Unlock()
 	person, err := s.SetUpFor(ctx, token)
 	if err == nil {
-		err = s.Directory.SetPassword(ctx, person, password)
+		err = give(person)
 	}
 	if err != nil {
 		return "", err
 	}
-	return person, s.FinishSetUp(token)
-}
-
-// FinishSetUp ends the way in of somebody who has made a passkey instead of a password. The link serves no more.
-func (s *Service) FinishSetUp(token string) error {
-	return s.DB.Update(func(tx *store.Tx) error {
+	return person, s.DB.Update(func(tx *store.Tx) error {
 		a, err := s.find(tx, token, toSetUp)
 		if err != nil {
 			return err
