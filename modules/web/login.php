@@ -104,6 +104,14 @@ function allotment_change(WP_User $user): void
     }
 }
 
+// A member without an address of the organisation's can save her profile all the same.
+add_action('user_profile_update_errors', function (WP_Error $errors) {
+    if (($_POST['email'] ?? '') === '') {
+        $errors->remove('empty_email');
+        $errors->remove('invalid_email');
+    }
+});
+
 // allotment_path is the part of an address that the portal leads back to.
 function allotment_path(string $address): string
 {

@@ -46,6 +46,9 @@ add_action('shutdown', function () {
 // No request leaves WordPress, not even to itself: the box would drop it, and a page or due work would wait for that.
 add_filter('pre_http_request', fn() => new WP_Error('http_request_blocked', 'This box lets WordPress fetch nothing.'));
 
+// Pictures of people would be asked of gravatar.com, by each visitor's browser.
+add_filter('pre_option_show_avatars', '__return_zero');
+
 // Nobody speaks XML-RPC, and nothing outside is asked whether there are updates.
 add_filter('xmlrpc_enabled', '__return_false');
 remove_action('wp_head', 'rsd_link');

@@ -126,6 +126,14 @@ func TestSite(t *testing.T) {
 	if got := s.php(`echo current_user_can('install_plugins') || user_can(1, 'install_plugins') ? 'may' : 'may not';`); got != "may not" {
 		t.Errorf("the administrator %s install plugins", got)
 	}
+	if got := s.php(`require ABSPATH . 'wp-admin/includes/admin.php'; echo get_avatar(1), count_users()['total_users'];`); got != "1" {
+		t.Errorf("WordPress shows the picture %q", got)
+	}
+	save := `wp_set_current_user(1); $_POST = ['email' => '', 'nickname' => 'n', 'display_name' => 'N'];
+		require_once ABSPATH . 'wp-admin/includes/admin.php'; $r = edit_user(1); echo is_wp_error($r) ? implode(' ', $r->get_error_codes()) : 'saved';`
+	if got := s.php(save); got != "saved" {
+		t.Errorf("a profile without an address ends with %q", got)
+	}
 	s.mustRun("install") // again
 	if got := s.php(`echo count(get_posts());`); got != "1" {
 		t.Errorf("after another installation there are %s posts", got)
