@@ -66,7 +66,7 @@ func Open(c func() config.Config, clock func() time.Time, log *slog.Logger) (*Po
 	words, err := web.ReadMessages(mail.Messages, onboard.Messages, files)
 	if err == nil {
 		texts := mail.NewTexts(words)
-		p.deps.Login = p.newLogin(texts)
+		p.deps.Login = p.newLogin(texts, at)
 		p.deps.Onboard = newOnboard(p.deps, texts, at)
 		p.box = box.New(p.deps, p.deps.Mail)
 		p.first, err = firstrun.New(p.deps, p.box, p.deps.Onboard)
@@ -121,7 +121,7 @@ func newDeps(c func() config.Config, db *store.DB, clock func() time.Time, log *
 }
 
 // newLogin is the login; people are told by mail what happens to their accounts.
-func (p *Portal) newLogin(texts *mail.Texts) *login.Login {
+func (p *Portal) newLogin(texts *mail.Texts, at *place) *login.Login {
 	d := p.deps
 	tell := func(ctx context.Context, name, kind string, args map[string]string) {
 		if err := p.tell(ctx, texts, name, kind, args); err != nil {
@@ -129,7 +129,11 @@ func (p *Portal) newLogin(texts *mail.Texts) *login.Login {
 		}
 	}
 	return login.New(login.Deps{Directory: d.Directory, DB: d.DB, Audit: d.Audit, Sessions: d.Sessions, Config: d.Config,
-		Now: d.Clock, Tell: tell})
+		Now: d.Clock, Tell: tell, Log: d.Log, Place: func() string { return at.origin(d.Config()) },
+		CanMail: func() bool { return mail.StoredRelay(d.DB).Host != "" },
+		Send: func(ctx context.Context, v directory.Person, kind string, until time.Time, args map[string]string) error {
+			return p.send(ctx, texts, v, v.OutsideMail, kind, until, args)
+		}})
 }
 
 func (p *Portal) tell(ctx context.Context, texts *mail.Texts, name, kind string, args map[string]string) error {
@@ -138,12 +142,19 @@ func (p *Portal) tell(ctx context.Context, texts *mail.Texts, name, kind string,
 	if err != nil || to == "" {
 		return err
 	}
+	return p.send(ctx, texts, person, to, kind, time.Time{}, args)
+}
+
+// send mails a person at one of her addresses.
+func (p *Portal) send(ctx context.Context, texts *mail.Texts, person directory.Person, to, kind string, until time.Time,
+	args map[string]string) error {
 	values := map[string]string{"name": person.Display, "organisation": p.deps.Organisation()}
 	maps.Copy(values, args)
 	m, err := texts.Write(to, person.Language, kind, values)
 	if err != nil {
 		return err
 	}
+	m.Until = until
 	return p.deps.Mail.Send(ctx, m)
 }
 
@@ -187,6 +198,9 @@ func (p *Portal) sweep(ctx context.Context) {
 	for _, name := range gone {
 		err = errors.Join(err, p.deps.Login.Forget(name), p.deps.Audit.Record(audit.Entry{Kind: "person.removed", Subject: name}))
 	}
+	if err == nil { // whom a cut between the two has left
+		_, err = p.deps.Login.Gone(ctx)
+	}
 	if err != nil && !errors.Is(err, directory.ErrUnavailable) {
 		p.deps.Log.Error("cannot remove who was to be deleted", "error", err)
 	}
@@ -195,6 +209,9 @@ func (p *Portal) sweep(ctx context.Context) {
 // Close closes what Open opened.
 func (p *Portal) Close() error {
 	p.deps.Box.Close()
+	if p.deps.Login != nil {
+		p.deps.Login.Wait()
+	}
 	return errors.Join(p.deps.Directory.Close(), p.deps.DB.Close())
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-webauthn/webauthn/webauthn"
 
+	"allotment/portal/directory"
 	"allotment/portal/store"
 )
 
@@ -22,6 +23,8 @@ type factors struct {
 	Printed  []string     `json:"printed,omitempty"` // hashes of the codes that are left
 	PrintedT time.Time    `json:"printedTime,omitzero"`
 	Officer  *officerCode `json:"officer,omitempty"`
+	Address  string       `json:"address,omitempty"` // elsewhere, in small letters, that she has shown to be hers
+	Changed  time.Time    `json:"changed,omitzero"`  // when her password was set, since there are links for a new one
 }
 
 // passkey is a passkey as it is stored.
@@ -87,6 +90,48 @@ func (l *Login) Forget(person string) error {
 		return errors.Join(handles.Delete(tx, hex.EncodeToString(f.Handle)), allFactors.Delete(tx, person))
 	})
 	return errors.Join(err, l.Sessions.EndAll(person))
+}
+
+// Gone forgets everybody that the directory does not know any more, as Forget does: whom a power cut has kept from being
+// forgotten. It returns their names.
+func (l *Login) Gone(ctx context.Context) ([]string, error) {
+	known, err := l.Sessions.People()
+	if err != nil {
+		return nil, err
+	}
+	err = l.DB.View(func(tx *store.Tx) error {
+		return allFactors.All(tx, "", func(name string, _ factors) bool { known = append(known, name); return true })
+	})
+	if err != nil || len(known) == 0 {
+		return nil, err
+	}
+	all, err := l.Directory.People(ctx)
+	if err != nil || len(all) == 0 { // a directory without anybody is one that has lost them
+		return nil, err
+	}
+	left := map[string]bool{}
+	for _, p := range all {
+		left[p.Name] = true
+	}
+	var gone []string
+	for _, name := range known {
+		if left[name] {
+			continue
+		}
+		left[name] = true
+		_, err := l.Directory.Person(ctx, name) // who came since
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, directory.ErrNotFound) {
+			return gone, err
+		}
+		if err := l.Forget(name); err != nil {
+			return gone, err
+		}
+		gone = append(gone, name)
+	}
+	return gone, nil
 }
 
 // Passkey is a passkey as its owner sees it.

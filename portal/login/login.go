@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"allotment/portal/audit"
@@ -43,6 +45,8 @@ type People interface {
 	Authenticate(ctx context.Context, name, password string) error
 	SetPassword(ctx context.Context, name, password string) error
 	HoldsOffice(ctx context.Context, name string, now time.Time) (bool, error)
+	Offices(ctx context.Context) ([]directory.Office, error)
+	People(ctx context.Context) ([]directory.Person, error)
 }
 
 // Deps is what a Login needs.
@@ -55,6 +59,12 @@ type Deps struct {
 	Now       func() time.Time
 	// Tell mails a person about her account, in the words of the languages' messages "mail.KIND". Nil: nobody is told.
 	Tell func(ctx context.Context, person, kind string, args map[string]string)
+	// Send mails a person at her address elsewhere, in the words "mail.KIND"; after until that is of no use any more.
+	Send func(ctx context.Context, p directory.Person, kind string, until time.Time, args map[string]string) error
+	// CanMail says whether mail leaves the box. Nil: it never does, and Send, Place and Log may be nil too.
+	CanMail func() bool
+	Place   func() string // scheme and host of links in mails: not what a stranger's request says
+	Log     *slog.Logger
 }
 
 // Login checks visitors.
@@ -67,6 +77,11 @@ type Login struct {
 	creating   *ticket.Tickets[ceremony]
 	asking     *ticket.Tickets[ceremony]
 	secrets    *ticket.Tickets[newTOTP]
+	resets     *ticket.Tickets[link]
+	confirming *ticket.Tickets[link]
+	resetting  sync.Mutex
+	sends      chan struct{} // has room for as many values as mails may be under way at once
+	sending    sync.WaitGroup
 }
 
 // checksAtOnce bounds the memory of hashing (7 MiB each, here or in the directory).
@@ -81,6 +96,8 @@ func New(d Deps) *Login {
 		answerTime: 400 * time.Millisecond}
 	l.pending, l.secrets = ticket.New[halfway](d.Now, ticketTime), ticket.New[newTOTP](d.Now, ticketTime)
 	l.creating, l.asking = ticket.New[ceremony](d.Now, ticketTime), ticket.New[ceremony](d.Now, ticketTime)
+	l.resets, l.confirming = ticket.New[link](d.Now, linkTime), ticket.New[link](d.Now, linkTime)
+	l.sends = make(chan struct{}, sendsAtOnce)
 	return l
 }
 

@@ -3,6 +3,7 @@ package login
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -34,6 +35,14 @@ type portal struct {
 	directory *directory.Directory
 	now       time.Time
 	told      []string
+	sent      []letter
+	noMail    bool
+}
+
+// letter is a mail with a link.
+type letter struct {
+	to, kind, link string
+	until          time.Time
 }
 
 // newBare is a Login whose directory does not answer.
@@ -53,6 +62,12 @@ func newBare(t testing.TB) *portal {
 		Tell: func(_ context.Context, person, kind string, args map[string]string) {
 			p.told = append(p.told, person+" "+kind+" "+args["officer"])
 		}})
+	p.CanMail, p.Place = func() bool { return !p.noMail }, func() string { return origin }
+	p.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	p.Send = func(_ context.Context, v directory.Person, kind string, until time.Time, args map[string]string) error {
+		p.sent = append(p.sent, letter{v.OutsideMail, kind, args["link"], until})
+		return nil
+	}
 	p.answerTime = 0
 	return p
 }
@@ -114,7 +129,13 @@ func TestLogin(t *testing.T) {
 	t.Run("recovery", p.testRecovery)
 	t.Run("new password", p.testNewPassword)
 	t.Run("passkeys", p.testPasskeys)
+	t.Run("reset", p.testReset)
+	t.Run("void links", p.testVoidLinks)
+	t.Run("address", p.testAddress)
+	t.Run("no probing", p.testNoProbing)
+	t.Run("officer's reset", p.testOfficersReset)
 	t.Run("forget", p.testForget)
+	t.Run("gone", p.testGone)
 }
 
 // later lets so much time pass that no wrong try counts any more.

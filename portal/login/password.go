@@ -94,7 +94,7 @@ func (l *Login) ChangePassword(ctx context.Context, actor, name, password, keep 
 	if err := CheckPassword(p, password); err != nil {
 		return err
 	}
-	if err := l.Directory.SetPassword(ctx, name, Normal(password)); err != nil {
+	if err := l.setPassword(ctx, name, password); err != nil {
 		return err
 	}
 	l.tell(ctx, name, "password.changed", nil)

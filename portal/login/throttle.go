@@ -96,6 +96,25 @@ func (t *throttle) begin(name string, known bool, client string) (try, error) {
 	return g, nil
 }
 
+// count counts what is not a guess, and may be done as often as a rule says; or says that it is too early.
+func (t *throttle) count(key string, r rule) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	if until := t.counts[key].until(now); now.Before(until) {
+		return &WaitError{until}
+	}
+	t.add(key, r, now)
+	return nil
+}
+
+// forgive forgets the wrong tries of strangers for an account.
+func (t *throttle) forgive(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.counts, "account "+name)
+}
+
 func (t *throttle) add(key string, r rule, now time.Time) {
 	c := t.counts[key]
 	if c.over(now) {

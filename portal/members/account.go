@@ -21,6 +21,8 @@ import (
 type mePage struct {
 	Person    directory.Person
 	Languages []web.Option
+	Confirmed bool // her address elsewhere is
+	Mail      bool // links can be sent there
 }
 
 func showMe(r *web.Request) error {
@@ -33,7 +35,11 @@ func showMe(r *web.Request) error {
 }
 
 func renderMe(r *web.Request) error {
-	page := mePage{Person: r.Person, Languages: []web.Option{{Value: "", Label: r.T("me.nolanguage")}}}
+	page := mePage{Person: r.Person, Languages: []web.Option{{Value: "", Label: r.T("me.nolanguage")}}, Mail: r.Login.MailWorks()}
+	var err error
+	if page.Confirmed, err = r.Login.AddressConfirmed(r.Person); err != nil {
+		return err
+	}
 	for _, tag := range r.Languages() {
 		page.Languages = append(page.Languages, web.Option{Value: tag, Label: r.T("language." + tag)})
 	}
@@ -68,6 +74,14 @@ func changeMe(r *web.Request) error {
 		return renderMe(r)
 	}
 	r.Record("person.changed", r.Person.Name, nil)
+	if outside != "" && outside != r.Person.OutsideMail && r.Login.MailWorks() {
+		if err := sendConfirmTo(r, outside); err != nil {
+			return err
+		}
+		if f.OK() {
+			return r.Done("/portal/me", "me.confirm.sent", "mail", outside)
+		}
+	}
 	return r.Done("/portal/me", "me.saved")
 }
 

@@ -70,6 +70,13 @@ func hints(r *web.Request) ([]hint, error) {
 	if r.Person.OutsideMail == "" {
 		found = append(found, hint{"home.hint.outside", "/portal/me"})
 	}
+	confirmed, err := r.Login.AddressConfirmed(r.Person)
+	if err != nil {
+		return nil, err
+	}
+	if r.Person.OutsideMail != "" && !confirmed && r.Login.MailWorks() {
+		found = append(found, hint{"home.hint.confirm", "/portal/me"})
+	}
 	m, err := r.Login.Methods(r.Person.Name)
 	if err != nil {
 		return nil, err

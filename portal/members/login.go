@@ -11,7 +11,7 @@ import (
 	"allotment/portal/web"
 )
 
-// loginPage is what pages login, code, forgotten and again show.
+// loginPage is what pages login, code and again show.
 type loginPage struct {
 	To       string
 	Ticket   string // of page code
@@ -152,12 +152,10 @@ func byPasskey(r *web.Request) error {
 	return r.Render("login", newLoginPage(r))
 }
 
-func showForgotten(r *web.Request) error { return r.Render("forgotten", newLoginPage(r)) }
-
 func recoverLogin(r *web.Request) error {
 	name, code := r.Form.Required("name", web.Line), r.Form.Required("code", web.Line)
 	if !r.Form.OK() {
-		return r.Render("forgotten", newLoginPage(r))
+		return renderForgotten(r)
 	}
 	out, err := r.Login.Recover(r.HTTP, name, code)
 	if err == nil {
@@ -166,7 +164,7 @@ func recoverLogin(r *web.Request) error {
 	if err := refused(r, err); err != nil {
 		return err
 	}
-	return r.Render("forgotten", newLoginPage(r))
+	return renderForgotten(r)
 }
 
 func showAgain(r *web.Request) error {

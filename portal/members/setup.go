@@ -38,6 +38,10 @@ func setUp(r *web.Request) error {
 	if err != nil {
 		return lateLink(err)
 	}
+	proven, err := r.Onboard.ProvenMail(token)
+	if err != nil {
+		return lateLink(err)
+	}
 	if password != r.Form.Value("repeat") {
 		r.Form.Fail("repeat", "password.different")
 	}
@@ -56,11 +60,19 @@ func setUp(r *web.Request) error {
 	if !r.Form.OK() {
 		return renderSetUp(r, token, name)
 	}
-	return welcome(r, login.Outcome{Person: name, Strength: session.Password})
+	if err := r.Login.PasswordSet(name); err != nil {
+		return err
+	}
+	return welcome(r, login.Outcome{Person: name, Strength: session.Password}, proven)
 }
 
-// welcome logs a new member in for the first time.
-func welcome(r *web.Request, out login.Outcome) error {
+// welcome logs a new member in for the first time. The address that her link was sent to, and nobody else saw, is hers.
+func welcome(r *web.Request, out login.Outcome, proven string) error {
+	if proven != "" {
+		if err := r.Login.KnowAddress(out.Person, proven); err != nil {
+			return err
+		}
+	}
 	if err := r.Sessions.EndAll(out.Person); err != nil {
 		return err
 	}
@@ -93,6 +105,10 @@ func setUpPasskey(r *web.Request) error {
 	if err != nil {
 		return lateLink(err)
 	}
+	proven, err := r.Onboard.ProvenMail(token)
+	if err != nil {
+		return lateLink(err)
+	}
 	label := f.Required("label", web.Line)
 	if f.OK() {
 		_, err = r.Onboard.SetUpWith(r.Context(), token, func(person string) error {
@@ -108,5 +124,5 @@ func setUpPasskey(r *web.Request) error {
 	if !f.OK() {
 		return renderSetUp(r, token, name)
 	}
-	return welcome(r, login.Outcome{Person: name, Strength: session.Passkey})
+	return welcome(r, login.Outcome{Person: name, Strength: session.Passkey}, proven)
 }

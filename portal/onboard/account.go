@@ -174,6 +174,7 @@ func (s *Service) Welcome(ctx context.Context, officer, person string) (string, 
 			return err
 		}
 		a.Person, a.Given, a.Family, a.Mail, a.Language = p.Name, p.Display, "", addressOf(p), p.Language
+		a.New = false // the officer sees the link too
 		if link, err = s.offerSetUp(tx, &a, "welcome", ""); err != nil {
 			return err
 		}
@@ -220,6 +221,18 @@ func (s *Service) SetUpFor(ctx context.Context, token string) (string, error) {
 		return "", ErrLink
 	}
 	return a.Person, err
+}
+
+// ProvenMail is the address that a link for the first password was sent to; empty if others have seen the link too.
+func (s *Service) ProvenMail(token string) (address string, err error) {
+	err = s.DB.View(func(tx *store.Tx) error {
+		a, err := s.find(tx, token, toSetUp)
+		if a.New {
+			address = a.Mail
+		}
+		return err
+	})
+	return address, err
 }
 
 // SetUp sets the first password, and ends the way in. It returns whose it is. directory.ErrWeak: another one is needed.

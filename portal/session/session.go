@@ -245,6 +245,23 @@ func (s *Sessions) List(person string) ([]Session, error) {
 	return found, nil
 }
 
+// People are those who have sessions.
+func (s *Sessions) People() ([]string, error) {
+	var names []string
+	err := s.db.View(func(tx *store.Tx) error {
+		return records.All(tx, "", func(_ string, rec record) bool { // sorted by person
+			if len(names) == 0 || names[len(names)-1] != rec.Person {
+				names = append(names, rec.Person)
+			}
+			return true
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot list who has sessions: %w", err)
+	}
+	return names, nil
+}
+
 func (s *Sessions) of(tx *store.Tx, person string) (found []record, err error) {
 	err = records.All(tx, person+separator, func(_ string, rec record) bool {
 		found = append(found, rec)
