@@ -70,6 +70,7 @@ func (b *build) manifest(p *parts) image.Manifest {
 		Arch: b.Arch, Epoch: b.epoch, Kernel: p.kernel.Release, Network: b.Profile.Network, Time: b.Profile.Time,
 		Layers: []image.Layer{}, Modules: []image.Module{}, Organisation: b.Profile.Organisation,
 		Settings: b.Profile.Settings, Developer: b.Profile.Developer, Update: b.Profile.Update,
+		Gateway: b.Profile.Gateway,
 	}
 	for _, l := range p.layers {
 		m.Layers = append(m.Layers, l.Layer)

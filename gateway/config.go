@@ -29,6 +29,7 @@ type Health struct {
 type Config struct {
 	Routes      []Route             `json:"routes"`
 	Names       []string            `json:"names,omitempty"`        // host names and addresses of the box, for certificates
+	Domain      string              `json:"domain,omitempty"`       // of the organisation; www.DOMAIN leads there
 	Portal      string              `json:"portal,omitempty"`       // unix:PATH of the portal's socket; empty: there is none
 	PortalHost  string              `json:"portal_host,omitempty"`  // the portal's own host name; empty: it has none yet
 	Data        string              `json:"data,omitempty"`         // folder for keys and certificates; empty: no TLS
@@ -41,7 +42,7 @@ type Config struct {
 type ACME struct {
 	Directory string `json:"directory,omitempty"` // URL; empty: nobody does
 	Email     string `json:"email,omitempty"`     // of the account; may be empty
-	Root      string `json:"root,omitempty"`      // PEM file to trust for Directory instead of the usual ones, for tests
+	Root      string `json:"root,omitempty"`      // certificates in PEM to trust for Directory instead of the usual ones: it is the organisation's own
 }
 
 // How a module is told who a visitor is; see Route.SSO.

@@ -28,6 +28,7 @@ type Manifest struct {
 	Network Network  `json:"network"`
 	Time    Time     `json:"time"`
 	Update  Update   `json:"update,omitzero"`
+	Gateway Gateway  `json:"gateway,omitzero"`
 
 	Organisation Organisation              `json:"organisation"`        // until its officers say otherwise
 	Settings     map[string]map[string]any `json:"settings,omitempty"`  // of modules, by their names: where not the defaults
@@ -76,4 +77,16 @@ type Network struct {
 // Time is where the box asks for the time.
 type Time struct {
 	Servers []string `toml:"servers" json:"servers"` // NTP host names or addresses
+}
+
+// Gateway is how the box meets those who visit it.
+type Gateway struct {
+	ACME ACME `toml:"acme" json:"acme,omitzero"`
+}
+
+// ACME is the authority that issues the certificates of the box's names (RFC 8555).
+type ACME struct {
+	Directory string `toml:"directory" json:"directory,omitempty"` // URL; empty: that of Let's Encrypt
+	Email     string `toml:"email" json:"email,omitempty"`         // of the account; empty: the organisation's contact
+	Root      string `toml:"root" json:"root,omitempty"`           // certificates in PEM, the only ones to trust for Directory; in a profile, their file
 }

@@ -61,6 +61,7 @@ func checkProfile(d *document, p *Profile) {
 		checkURL(d, "debian."+key, u)
 	}
 	checkUpdate(d, &p.Update, p.Channel, filepath.Dir(p.File))
+	checkACME(d, &p.Gateway.ACME, filepath.Dir(p.File))
 	for key, err := range p.Organisation.Check() {
 		if key == "name" && p.Organisation.Name == "" {
 			continue // nor has it a title, which is told

@@ -21,6 +21,7 @@ type Profile struct {
 	Time        image.Time    `toml:"time"`
 	Debian      Debian        `toml:"debian"`
 	Update      image.Update  `toml:"update"`
+	Gateway     image.Gateway `toml:"gateway"`
 	Developer   bool          `toml:"developer"` // an image for working on modules, never for members
 
 	Organisation image.Organisation        `toml:"organisation"` // what it says of itself before its officers have spoken

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,7 +42,8 @@ const (
 	heartbeatFD = 3
 	memoryLimit = 32 << 20 // bytes; the collector works harder near it
 
-	// certificates is who issues the gateway's, once the organisation has a domain or a public address.
+	// certificates is who issues the gateway's, once the organisation has a domain or a public address, if the profile names
+	// nobody else.
 	certificates = "https://acme-v02.api.letsencrypt.org/directory"
 
 	metadata     = "http://169.254.169.254" // of nearly all hosting providers
@@ -109,7 +111,7 @@ func run(screen *console.Console) (int, error) {
 		Run: runDir, State: stateDir, Gateway: programs + "allot-gateway", Resolver: programs + "allot-resolver",
 		Portal: programs + "allot-portal",
 		Restic: "/usr/bin/restic",
-		Listen: ":80", ListenTLS: ":443", ACME: gateway.ACME{Directory: certificates},
+		Listen: ":80", ListenTLS: ":443", ACME: authority(manifest.Gateway.ACME),
 		Provider: provider.Machine{Sys: "/sys", Metadata: metadata, Client: &http.Client{Timeout: metadataTime}},
 		Container: container.Config{
 			Crun: "/usr/bin/crun", Self: programs + "allot-supervisor", Run: runDir, Cgroup: cgroups,
@@ -137,6 +139,11 @@ func run(screen *console.Console) (int, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	return s.Run(ctx), nil
+}
+
+// authority is who issues the gateway's certificates.
+func authority(a image.ACME) gateway.ACME {
+	return gateway.ACME{Directory: cmp.Or(a.Directory, certificates), Email: a.Email, Root: a.Root}
 }
 
 // serve answers the api until ctx ends.

@@ -10,6 +10,7 @@
 package certs
 
 import (
+	"context"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,6 +22,21 @@ type Config struct {
 	Modules   map[string][]string // module: names of its certificate
 	Directory string              // URL of the ACME authority's directory; empty: there is none
 	Email     string              // of the account there; may be empty
+	Private   bool                // it is the organisation's own, and certifies names that no public one knows, too
+	Domain    string              // of the organisation; empty: it has none
+
+	// Lookup returns the addresses of a host name, none if it has none; nil: names are asked for unseen.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
+}
+
+// certifiable tells whether the authority could issue a certificate for the name.
+func (c Config) certifiable(name string) bool {
+	return public(name) || c.Private && !isAddress(name) && strings.Contains(name, ".") && hostName(name)
+}
+
+func isAddress(name string) bool {
+	_, err := netip.ParseAddr(name)
+	return err == nil
 }
 
 // reserved are top-level domains that no public authority knows (RFC 2606, 6761, 6762, 8375 and the custom of home

@@ -58,7 +58,7 @@ func New(folder string, now func() time.Time, log *slog.Logger) (*Keeper, error)
 // SetConfig changes what is wanted. Web is by what the authority is asked. Certificates that are there already are at
 // hand when it returns.
 func (k *Keeper) SetConfig(c Config, web *http.Client) error {
-	c.Names = normal(c.Names)
+	c.Names, c.Domain = normal(c.Names), Normal(c.Domain)
 	o, err := loadOwn(k.folder, c.Names, k.now())
 	if err != nil {
 		return err
@@ -85,6 +85,9 @@ func (k *Keeper) SetConfig(c Config, web *http.Client) error {
 	defer k.mu.Unlock()
 	k.stop()
 	k.under, k.stop = context.WithCancel(context.Background())
+	if c.Directory == k.config.Directory {
+		keepPauses(subjects, k.subjects)
+	}
 	k.config, k.own, k.subjects, k.issuer = c, o, subjects, nil
 	if c.Directory != "" {
 		k.issuer = newIssuer(k.folder, c, web, k.challenges)
@@ -108,13 +111,13 @@ func (k *Keeper) Ready() bool {
 func wanted(c Config) []*subject {
 	var all []*subject
 	for _, n := range c.Names {
-		if public(n) {
+		if c.certifiable(n) {
 			all = append(all, &subject{names: []string{n}, file: n})
 		}
 	}
 	for _, module := range slices.Sorted(maps.Keys(c.Modules)) {
 		names := normal(c.Modules[module])
-		if len(names) == 0 || !hostName(module) || slices.ContainsFunc(names, func(n string) bool { return !public(n) }) {
+		if len(names) == 0 || !hostName(module) || slices.ContainsFunc(names, func(n string) bool { return !c.certifiable(n) }) {
 			continue
 		}
 		i := slices.IndexFunc(all, func(s *subject) bool { return slices.Equal(s.names, names) })
@@ -165,9 +168,9 @@ func (k *Keeper) look() *sync.WaitGroup {
 			continue
 		}
 		s.busy = true
-		ctx, issuer := k.under, k.issuer
+		ctx, config, issuer := k.under, k.config, k.issuer
 		group.Go(func() {
-			k.tend(ctx, issuer, s)
+			k.tend(ctx, config, issuer, s)
 			k.mu.Lock()
 			s.busy = false
 			k.mu.Unlock()
@@ -177,7 +180,7 @@ func (k *Keeper) look() *sync.WaitGroup {
 }
 
 // tend asks when to renew a certificate, and gets another one when it is time.
-func (k *Keeper) tend(ctx context.Context, i *issuer, s *subject) {
+func (k *Keeper) tend(ctx context.Context, c Config, i *issuer, s *subject) {
 	select {
 	case k.slots <- struct{}{}:
 		defer func() { <-k.slots }()
@@ -190,7 +193,10 @@ func (k *Keeper) tend(ctx context.Context, i *issuer, s *subject) {
 	if !s.due(k.now()) {
 		return
 	}
-	err := k.renew(ctx, i, s)
+	err := c.lead(ctx, s.names)
+	if err == nil {
+		err = k.renew(ctx, i, s)
+	}
 	if ctx.Err() != nil {
 		return
 	}

@@ -76,7 +76,7 @@ func TestChallengesMatter(t *testing.T) {
 	if s := w.keeper.Status(); s[0].Failures != 1 {
 		t.Errorf("it was tried again without a pause: %+v", s)
 	}
-	w.pass(2 * time.Minute)
+	w.pass(refused.first + refused.first/4)
 	w.look()
 	if s := w.keeper.Status(); s[0].Failures != 0 || s[0].Error != "" || s[0].Until.IsZero() {
 		t.Errorf("%+v", s)
@@ -205,7 +205,7 @@ func TestAuthorityIsDown(t *testing.T) {
 		}
 	}
 	w.down.Store(false)
-	w.pass(lastPause + lastPause/4)
+	w.pass(usual.last + usual.last/4)
 	w.look()
 	if w.certificate("club.org").Equal(first) {
 		t.Error("not renewed when the authority is back")

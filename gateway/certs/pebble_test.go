@@ -10,10 +10,10 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -42,7 +42,7 @@ type world struct {
 	orders  atomic.Int64 // requests for certificates
 	ca      *ca.CAImpl
 	manage  *httptest.Server
-	rootPEM string // file
+	rootPEM string
 }
 
 func (w *world) now() time.Time       { return time.Unix(w.clock.Load(), 0) }
@@ -90,21 +90,21 @@ func newWorld(t *testing.T, names []string, profiles ...string) *world {
 			http.Error(rw, "closed", http.StatusServiceUnavailable)
 			return
 		}
-		if strings.Contains(r.URL.Path, "order-plz") {
+		answer := httptest.NewRecorder()
+		inner.ServeHTTP(answer, r)
+		if strings.Contains(r.URL.Path, "order-plz") && answer.Code == http.StatusCreated {
 			w.orders.Add(1)
 		}
-		inner.ServeHTTP(rw, r)
+		maps.Copy(rw.Header(), answer.Header())
+		rw.WriteHeader(answer.Code)
+		rw.Write(answer.Body.Bytes())
 	}))
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{*front.local}}
 	s.Config.ErrorLog = quiet
 	s.StartTLS()
 	w.manage = httptest.NewServer(acme.ManagementHandler())
 	t.Cleanup(func() { s.Close(); w.manage.Close(); w.keeper.stop() })
-	w.rootPEM = filepath.Join(t.TempDir(), "root.pem")
-	block := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.authority.Leaf.Raw})
-	if err := os.WriteFile(w.rootPEM, block, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	w.rootPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.authority.Leaf.Raw}))
 	w.config = Config{Names: names, Directory: s.URL + wfe.DirectoryPath, Email: "chair@club.invalid"}
 	return w
 }

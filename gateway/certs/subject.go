@@ -2,18 +2,46 @@ package certs
 
 import (
 	"crypto/tls"
+	"errors"
 	"math/rand/v2"
+	"net/http"
+	"slices"
 	"time"
+
+	"github.com/mholt/acmez/v3/acme"
 )
 
-// Bounds of the pauses of a subject.
+// Bounds of the questions for the time of renewal, and of lives.
 const (
-	firstPause = time.Minute    // after an attempt that failed; each further one doubles it
-	lastPause  = 6 * time.Hour  // with which it goes on for ever
-	askFirst   = 6 * time.Hour  // between questions for the time of renewal, unless the authority says otherwise
-	askLast    = 24 * time.Hour // at most
-	shortLife  = 10 * 24 * time.Hour
+	askFirst  = 6 * time.Hour  // between them, unless the authority says otherwise
+	askLast   = 24 * time.Hour // at most
+	shortLife = 10 * 24 * time.Hour
 )
+
+// pace is how attempts follow each other after failures: each pause is twice as long as the one before, and they go on with
+// the last one for ever.
+type pace struct{ first, last time.Duration }
+
+// Let's Encrypt takes five failed validations of a name in an hour, and in the long run one a day, after a credit of 1152, and
+// an attempt can make two, one for each type of challenge.
+var (
+	usual   = pace{time.Minute, 6 * time.Hour}
+	refused = pace{30 * time.Minute, 12 * time.Hour} // the authority has said no
+	unseen  = pace{time.Minute, 10 * time.Minute}    // the name does not lead here yet, and the authority was not asked
+	longest = refused.last
+)
+
+// paceOf is the pace after an attempt that failed so.
+func paceOf(err error) pace {
+	var p acme.Problem
+	switch {
+	case errors.Is(err, errLeadsElsewhere):
+		return unseen
+	case errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Type != acme.ProblemTypeAccountDoesNotExist:
+		return refused
+	}
+	return usual
+}
 
 // subject is what one publicly trusted certificate is for. Each is renewed alone.
 type subject struct {
@@ -63,7 +91,7 @@ func (s *subject) due(now time.Time) bool {
 }
 
 func (s *subject) pausing(now time.Time) bool {
-	return now.Before(s.retry) && s.retry.Sub(now) <= 2*lastPause
+	return now.Before(s.retry) && s.retry.Sub(now) <= 2*longest
 }
 
 // asks tells whether to ask the authority when to renew.
@@ -73,8 +101,19 @@ func (s *subject) asks(now time.Time) bool {
 
 // failed makes the pause before the next attempt longer.
 func (s *subject) failed(err error, now time.Time) {
-	pause := min(firstPause<<min(s.failures, 20), lastPause)
+	p := paceOf(err)
+	pause := min(p.first<<min(s.failures, 20), p.last)
 	s.failures++
 	s.err = err
 	s.retry = now.Add(pause + rand.N(pause/4))
+}
+
+// keepPauses takes over from before what has failed: another configuration is no reason to ask the authority more often.
+func keepPauses(all, before []*subject) {
+	for _, s := range all {
+		i := slices.IndexFunc(before, func(b *subject) bool { return slices.Equal(b.names, s.names) })
+		if i >= 0 {
+			s.failures, s.retry, s.err = before[i].failures, before[i].retry, before[i].err
+		}
+	}
 }

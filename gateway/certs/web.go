@@ -4,15 +4,14 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"fmt"
+	"errors"
 	"net"
 	"net/http"
-	"os"
 	"sync/atomic"
 	"time"
 )
 
-// Client makes the HTTP client by which an authority is asked: it trusts the certificates in the PEM file root, or
+// Client makes the HTTP client by which an authority is asked: it trusts the certificates of root, in PEM, or
 // the usual ones if that is empty, at the time that now tells, and finds names by the name servers, in turn.
 func Client(root string, servers []string, now func() time.Time) (*http.Client, error) {
 	pool, err := roots(root)
@@ -30,17 +29,13 @@ func Client(root string, servers []string, now func() time.Time) (*http.Client, 
 }
 
 // roots are nil for the usual ones.
-func roots(path string) (*x509.CertPool, error) {
-	if path == "" {
+func roots(text string) (*x509.CertPool, error) {
+	if text == "" {
 		return nil, nil
 	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot read whom to trust: %w", err)
-	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(b) {
-		return nil, fmt.Errorf("cannot find a certificate in %q", path)
+	if !pool.AppendCertsFromPEM([]byte(text)) {
+		return nil, errors.New("cannot tell whom to trust: there is no certificate")
 	}
 	return pool, nil
 }

@@ -127,15 +127,18 @@ func (g *Gateway) SetConfig(c gateway.Config) error {
 
 // setNames tells the keeper what has changed. What goes wrong there must not keep visitors from modules.
 func (g *Gateway) setNames(c gateway.Config) {
-	want := gateway.Config{Names: c.Names, ModuleNames: c.ModuleNames, ACME: c.ACME, DNS: c.DNS}
+	want := gateway.Config{Names: c.Names, Domain: c.Domain, ModuleNames: c.ModuleNames, ACME: c.ACME, DNS: c.DNS}
 	if g.wanted.Digest() == want.Digest() && g.keeper.Ready() {
 		return
 	}
 	web, err := certs.Client(c.ACME.Root, c.DNS, time.Now)
 	if err == nil {
-		err = g.keeper.SetConfig(certs.Config{
-			Names: c.Names, Modules: c.ModuleNames, Directory: c.ACME.Directory, Email: c.ACME.Email,
-		}, web)
+		wanted := certs.Config{Names: c.Names, Modules: c.ModuleNames, Domain: c.Domain,
+			Directory: c.ACME.Directory, Email: c.ACME.Email, Private: c.ACME.Root != ""}
+		if len(c.DNS) > 0 {
+			wanted.Lookup = certs.Lookup(c.DNS)
+		}
+		err = g.keeper.SetConfig(wanted, web)
 	}
 	if err != nil {
 		g.log.Error("keeping the former certificates", "error", err)
@@ -177,7 +180,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case !t.knows(host):
 		page(w, http.StatusMisdirectedRequest, "This name leads nowhere here",
 			"This server has no pages under the name that you asked for. It may have moved, or the name's settings are wrong.")
-	case g.secured(w, r, host) || g.toPortal(w, r, t, host):
+	case g.secured(w, r, host) || g.toDomain(w, r, t, host) || g.toPortal(w, r, t, host):
 	default:
 		g.forward(w, r, t.find(host, r.URL.Path))
 	}

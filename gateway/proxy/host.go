@@ -111,6 +111,19 @@ func (g *Gateway) toPortal(w http.ResponseWriter, r *http.Request, t *table, hos
 	return true
 }
 
+// toDomain sends visitors of www.DOMAIN to the domain: one page has one address.
+func (g *Gateway) toDomain(w http.ResponseWriter, r *http.Request, t *table, host string) (done bool) {
+	if t.domain == "" || host != "www."+t.domain {
+		return false
+	}
+	scheme := "http"
+	if r.TLS != nil || g.trust(t.domain).Public {
+		scheme = "https"
+	}
+	redirect(w, http.StatusPermanentRedirect, scheme+"://"+t.domain+r.URL.RequestURI())
+	return true
+}
+
 // redirect sends visitors on. Unlike http.Redirect it takes the address as it is.
 func redirect(w http.ResponseWriter, status int, to string) {
 	w.Header().Set("Location", to)

@@ -151,3 +151,29 @@ func FuzzHostOf(f *testing.F) {
 		}
 	})
 }
+
+// TestWWW leads from the name that people write out of habit to the domain, by HTTPS as soon as the domain has a certificate.
+func TestWWW(t *testing.T) {
+	for _, c := range []struct {
+		name, domain string
+		certified    []string
+		url, want    string
+	}{
+		{"all have certificates", "club.org", []string{"club.org", "www.club.org"}, "https://www.club.org/a?b=c", "308 to https://club.org/a?b=c"},
+		{"HTTP comes to HTTPS first", "club.org", []string{"club.org", "www.club.org"}, "http://www.club.org/a", "308 to https://www.club.org/a"},
+		{"www has none yet", "club.org", []string{"club.org"}, "http://www.club.org/a", "308 to https://club.org/a"},
+		{"nobody has one yet", "club.org", nil, "http://www.club.org/portal/x", "308 to http://club.org/portal/x"},
+		{"health", "club.org", nil, "http://www.club.org" + gateway.AuthorityPath, "200 "},
+		{"the twin: another domain", "club.net", nil, "http://www.club.org/a", "200 web www.club.org/a"},
+		{"no domain", "", nil, "http://www.club.org/a", "200 web www.club.org/a"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			config := club(t)
+			config.Domain = c.domain
+			b := open(t, config, DefaultLimits(), c.certified...)
+			if got := outcome(fetched(t, b.browser(t), c.url)); !strings.HasPrefix(got, c.want) {
+				t.Errorf("%s: %s, want %s", c.url, got, c.want)
+			}
+		})
+	}
+}

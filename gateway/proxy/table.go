@@ -39,6 +39,7 @@ type table struct {
 	portal     *route  // nil: there is none
 	socket     string  // of the portal
 	portalHost string
+	domain     string          // of the organisation; empty: it has none
 	names      map[string]bool // hosts that are known; nil: all are
 	health     []byte          // the answer at HealthPath
 }
@@ -48,7 +49,7 @@ func newTable(c gateway.Config) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &table{health: append(health, '\n'), portalHost: certs.Normal(c.PortalHost)}
+	t := &table{health: append(health, '\n'), portalHost: certs.Normal(c.PortalHost), domain: certs.Normal(c.Domain)}
 	for _, r := range c.Routes {
 		one, err := newRoute(r)
 		if err != nil {

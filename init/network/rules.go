@@ -19,6 +19,7 @@ type Rules struct {
 	Ports   []uint16       // TCP ports of the host that are open to the outside: the gateway's
 	UDP     []uint16       // UDP ports of the gateway
 	Modules []*plan.Module // that are switched on; all others reach nothing and nobody
+	Ask     []uint16       // TCP ports outside, besides 443, at which the gateway asks who issues certificates
 	Closed  bool           // nothing comes in from outside or goes there: a release on trial serves nobody and sends nothing
 }
 
@@ -292,7 +293,7 @@ func outputChain(r Rules) chain {
 	for _, p := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
 		c.add("the resolver to others", accept, by(plan.ResolverID), protocol(p), toPort(dnsPort))
 	}
-	c.strangers("the gateway", plan.GatewayID, r.Closed, gatewayPorts)
+	c.strangers("the gateway", plan.GatewayID, r.Closed, slices.Concat(gatewayPorts, r.Ask))
 	c.strangers("the portal", plan.PortalID, r.Closed, portalPorts)
 	c.refuse("nothing else by the gateway", by(plan.GatewayID))
 	c.refuse("nothing else by the portal", by(plan.PortalID))

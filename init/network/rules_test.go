@@ -410,6 +410,27 @@ func TestRulesOfOfferedPorts(t *testing.T) {
 	check(gateway, v.rules, "the twin, not on trial", true)
 }
 
+// The gateway asks an authority of the organisation's own at the port that it has.
+func TestRulesOfAuthority(t *testing.T) {
+	if !isRealRoot() {
+		t.Skip("programs of other users are started by root alone")
+	}
+	v := newTown(t)
+	a := attempt{who: "gateway", to: lan, port: 9000}
+	for _, ask := range [][]uint16{nil, {9000}} {
+		rules := v.rules
+		rules.Ask = ask
+		if err := SetRules(rules); err != nil {
+			t.Fatal(err)
+		}
+		a.each(func(to, source, _ string) {
+			if _, err := v.try(t, a, to, source, moment); (err == nil) != (ask != nil) {
+				t.Errorf("ports %v: %s: %v", ask, to, err)
+			}
+		})
+	}
+}
+
 // Nothing leaves by a module while a release is on trial, but modules reach each other.
 func TestRulesOfTrial(t *testing.T) {
 	v := newTown(t)

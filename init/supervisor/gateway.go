@@ -1,8 +1,10 @@
 package supervisor
 
 import (
+	"cmp"
 	"context"
 	"net"
+	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -86,6 +88,18 @@ func (s *Supervisor) configureDaemons() {
 	}
 }
 
+// authorityPorts are those besides 443 at which the gateway asks who issues certificates.
+func authorityPorts(directory string) []uint16 {
+	u, err := url.Parse(directory)
+	if err != nil {
+		return nil
+	}
+	if port, err := strconv.ParseUint(u.Port(), 10, 16); err == nil && port != 443 {
+		return []uint16{uint16(port)}
+	}
+	return nil
+}
+
 // followTime bounds one wait for the gateway.
 const followTime = 10 * time.Second
 
@@ -135,10 +149,10 @@ func (s *Supervisor) names() resolver.Config {
 
 // routes tell the gateway where the modules are, and what names they have. Those that are off have none.
 func (s *Supervisor) routes() gateway.Config {
-	c := gateway.Config{Names: s.hostNames(), PortalHost: s.portalHost(), Data: s.folder, ModuleNames: s.certificateNames()}
+	c := gateway.Config{Names: s.hostNames(), Domain: s.domain, PortalHost: s.portalHost(), Data: s.folder, ModuleNames: s.certificateNames()}
 	if s.folder != "" {
 		c.ACME = s.config.ACME
-		c.ACME.Email = s.files.settings.Values().Organisation().Contact
+		c.ACME.Email = cmp.Or(c.ACME.Email, s.files.settings.Values().Organisation().Contact)
 	}
 	for _, a := range s.net.DNS {
 		c.DNS = append(c.DNS, a.String())

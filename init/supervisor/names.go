@@ -18,6 +18,9 @@ func (s *Supervisor) hostNames() []string {
 	var all []string
 	if s.domain != "" {
 		all = append(all, s.domain)
+		if www := wwwHost(s.domain); www != "" {
+			all = append(all, www)
+		}
 		if s.portal != nil {
 			all = append(all, portalLabel+"."+s.domain)
 		}
@@ -34,6 +37,15 @@ func (s *Supervisor) hostNames() []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// wwwHost is the name by which people look for a domain's web site out of habit, and which leads to the domain. A domain that is
+// nobody's has none.
+func wwwHost(domain string) string {
+	if domain == "" || strings.HasPrefix(domain, "www.") || strings.HasSuffix(domain, ".internal") {
+		return ""
+	}
+	return "www." + domain
 }
 
 // certificateNames are, by modules, the names that modules want a certificate for.

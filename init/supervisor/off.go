@@ -157,7 +157,7 @@ var (
 
 // setRules tells the kernel who may talk to whom. Without rules nothing is right, so an error ends the boot.
 func (s *Supervisor) setRules() {
-	r := network.Rules{Ports: publicPorts, UDP: publicUDP, Closed: s.trial != nil}
+	r := network.Rules{Ports: publicPorts, UDP: publicUDP, Ask: authorityPorts(s.config.ACME.Directory), Closed: s.trial != nil}
 	for _, m := range s.modules {
 		if m.on {
 			r.Modules = append(r.Modules, m.plan)
