@@ -198,10 +198,8 @@ func (p *Portal) sweep(ctx context.Context) {
 	for _, name := range gone {
 		err = errors.Join(err, p.deps.Login.Forget(name), p.deps.Audit.Record(audit.Entry{Kind: "person.removed", Subject: name}))
 	}
-	if err == nil { // whom a cut between the two has left
-		_, err = p.deps.Login.Gone(ctx)
-	}
-	if err != nil && !errors.Is(err, directory.ErrUnavailable) {
+	_, stale := p.deps.Login.Gone(ctx) // whom a cut between the two has left
+	if err = errors.Join(err, stale); err != nil && !errors.Is(err, directory.ErrUnavailable) {
 		p.deps.Log.Error("cannot remove who was to be deleted", "error", err)
 	}
 }

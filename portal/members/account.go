@@ -88,7 +88,8 @@ func changeMe(r *web.Request) error {
 // methodsPage is what page methods shows.
 type methodsPage struct {
 	Methods  login.Methods
-	Possible bool // passkeys are, by this address
+	Possible bool   // passkeys are, by this address
+	Host     string // of this address
 	Sessions []session.Session
 	Current  string // ID of this session
 }
@@ -102,7 +103,7 @@ func showMethods(r *web.Request) error {
 	if err != nil {
 		return err
 	}
-	return r.Render("methods", methodsPage{m, login.PasskeysPossible(r.Login.Origin(r.HTTP)), sessions, r.Session.ID})
+	return r.Render("methods", methodsPage{m, login.PasskeysPossible(r.Origin()), session.Host(r.Host()), sessions, r.Session.ID})
 }
 
 func showPassword(r *web.Request) error { return r.Render("password", nil) }

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -305,5 +306,22 @@ func TestDevice(t *testing.T) {
 		if got := Device(agent); got != want {
 			t.Errorf("%q: %q", agent, got)
 		}
+	}
+}
+
+// TestPeople has people whose names begin alike.
+func TestPeople(t *testing.T) {
+	s := newSite(t)
+	for _, name := range []string{"anna", "anna2", "anna", "bert", "ann"} {
+		s.login(t, name, "portal.example", "")
+	}
+	if got, err := s.People(); err != nil || !slices.Equal(got, []string{"anna2", "anna", "ann", "bert"}) {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := s.EndAll("anna"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.People(); err != nil || !slices.Equal(got, []string{"anna2", "ann", "bert"}) {
+		t.Errorf("%q, %v", got, err)
 	}
 }

@@ -1,0 +1,6 @@
+package portal
+
+import "context"
+
+// Sweep is what Run does every hour.
+func (p *Portal) Sweep(ctx context.Context) { p.sweep(ctx) }
