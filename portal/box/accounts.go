@@ -137,7 +137,7 @@ func (p *Pages) addModules(r *web.Request, v *accountsView) error {
 	v.Summaries = ledger.Summarize(v.Entries, list)
 	v.Modules = []web.Option{{Value: "", Label: r.T("box.accounts.forall")}}
 	for _, m := range r.Config().Modules {
-		v.titles[m.Name] = titleOf(r, m.Name, m.Title)
+		v.titles[m.Name] = r.ModuleTitle(m.Name, m.Title)
 		v.Modules = append(v.Modules, web.Option{Value: m.Name, Label: v.titles[m.Name]})
 	}
 	return nil

@@ -14,10 +14,11 @@ import (
 
 // Kinds of places for backups.
 const (
-	s3   = "s3"
-	sftp = "sftp"
-	rest = "rest"
-	usb  = "usb"
+	s3     = "s3"
+	sftp   = "sftp"
+	friend = "box"
+	rest   = "rest"
+	usb    = "usb"
 )
 
 // backupLamp tells whether there are backups, and whether they can be restored.
@@ -85,7 +86,7 @@ func (p *Pages) backup(r *web.Request) error {
 // placeKinds are the kinds of places in the order of the page.
 func placeKinds(r *web.Request) []web.Option {
 	var all []web.Option
-	for _, kind := range []string{s3, sftp, rest, usb} {
+	for _, kind := range []string{s3, sftp, friend, rest, usb} {
 		all = append(all, web.Option{Value: kind, Label: r.T("box.backup.kind." + kind)})
 	}
 	return all
@@ -110,7 +111,7 @@ func (p *Pages) showBackup(r *web.Request, kind string) error {
 	}
 	if b.Proof != nil {
 		for _, m := range b.Proof.Modules {
-			v.Proofs = append(v.Proofs, proofView{m, titleOf(r, m.Module, m.Module)})
+			v.Proofs = append(v.Proofs, proofView{m, r.ModuleTitle(m.Module, m.Module)})
 		}
 	}
 	if b.State != api.BackupOff && b.State != api.BackupIdle && v.Kind == "" {
@@ -133,12 +134,15 @@ func ReadTarget(f *web.Form, kind string) api.BackupTarget {
 	case rest:
 		t.Address, t.User = f.Required("address", web.Line), f.Text("user", web.Line)
 		t.Secret = f.Value("secret")
+	case friend:
+		t.Address, t.User = f.Required("address", web.Line), f.Required("user", web.Line)
+		t.Secret, t.HostKey = f.Secret("secret"), f.Text("fingerprint", web.Line)
 	case usb:
 		t.Label, t.Folder = f.Required("label", web.Line), f.Text("folder", web.Line)
 	default:
 		f.Fail("kind", "form.choice")
 	}
-	if address := t.Address; (kind == s3 || kind == rest) && address != "" && !strings.HasPrefix(address, "https://") &&
+	if address := t.Address; (kind == s3 || kind == rest || kind == friend) && address != "" && !strings.HasPrefix(address, "https://") &&
 		!strings.HasPrefix(address, "http://") {
 		t.Address = "https://" + address
 	}
@@ -165,7 +169,7 @@ func (p *Pages) setTarget(r *web.Request) error {
 	}
 	var e *api.Error
 	if errors.As(err, &e) {
-		r.Form.Fail("", "box.backup.refused", "text", e.Error())
+		r.Form.Fail("", "box.backup.refused", "text", web.Said(e.Error()))
 		return p.showBackup(r, kind)
 	}
 	if err != nil {
@@ -294,7 +298,7 @@ func (p *Pages) restore(r *web.Request) error {
 	if err := r.Box.RestoreBackup(ctx(r), req); err != nil {
 		var e *api.Error
 		if errors.As(err, &e) {
-			r.Form.Fail("", "box.backup.refused", "text", e.Error())
+			r.Form.Fail("", "box.backup.refused", "text", web.Said(e.Error()))
 			return p.showRestore(r, kind)
 		}
 		return problem(err)

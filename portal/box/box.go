@@ -139,20 +139,7 @@ func problem(err error) error {
 	case e.Code == api.NotFound:
 		return web.ErrNotFound
 	}
-	return &web.Problem{Status: e.Status(), Key: "box.problem.says", Args: []any{"text", e.Error()}, Err: err}
-}
-
-// titleOf is a module's title in the visitor's language, or that of its declaration.
-func titleOf(r *web.Request, name, title string) string {
-	return textOr(r, "module."+name+".title", title)
-}
-
-// textOr is a message, or another text where there is none.
-func textOr(r *web.Request, key, otherwise string) string {
-	if text := r.T(key); text != key {
-		return text
-	}
-	return otherwise
+	return &web.Problem{Status: e.Status(), Key: "box.problem.says", Args: []any{"text", web.Said(e.Error())}, Err: err}
 }
 
 // class is a level's class of the style sheet.

@@ -37,14 +37,16 @@ func (p *Pages) health(r *web.Request) error {
 	}
 	var v healthView
 	for _, x := range h.Lamps {
-		l := lamp{Class: class(x.Level), Title: textOr(r, "box.what."+x.What, x.What), Text: x.Text}
+		l := lamp{Class: class(x.Level), Title: r.Or("box.what."+x.What, x.What)}
 		if x.Module != "" {
-			l.Title, l.Path = titleOf(r, x.Module, x.What), root+"modules/"+x.Module
+			l.Title, l.Path = r.ModuleTitle(x.Module, x.What), root+"modules/"+x.Module
 			if x.Level == api.Good {
 				l.Text = r.T("box.state.ready")
+			} else {
+				l.Says = x.Text
 			}
-		} else {
-			l.Text = textOr(r, "box.what."+x.What+"."+l.Class, x.Text)
+		} else if l.Text = r.Or("box.what."+x.What+"."+l.Class, ""); l.Text == "" {
+			l.Says = x.Text
 		}
 		v.Lamps = append(v.Lamps, l)
 	}
@@ -71,8 +73,8 @@ func (p *Pages) health(r *web.Request) error {
 
 func taskOf(r *web.Request, t api.Task) taskView {
 	key := "task." + t.Module + "." + t.Name
-	t.Title, t.Help = textOr(r, key+".title", t.Title), textOr(r, key+".help", t.Help)
-	return taskView{t, titleOf(r, t.Module, t.Module)}
+	t.Title, t.Help = r.Or(key+".title", t.Title), r.Or(key+".help", t.Help)
+	return taskView{t, r.ModuleTitle(t.Module, t.Module)}
 }
 
 func (p *Pages) runTask(r *web.Request) error {

@@ -86,10 +86,10 @@ func (p *Pages) logs(r *web.Request) error {
 func sourcesOf(r *web.Request, modules []api.Module) []web.Option {
 	all := []web.Option{{Value: "box/", Label: r.T("box.logs.box")}}
 	for _, s := range ownServices {
-		all = append(all, web.Option{Value: "box/" + s, Label: r.T("box.logs.box") + ": " + textOr(r, "box.logs."+s, s)})
+		all = append(all, web.Option{Value: "box/" + s, Label: r.T("box.logs.box") + ": " + r.Or("box.logs."+s, s)})
 	}
 	for _, m := range modules {
-		title := titleOf(r, m.Name, m.Title)
+		title := r.ModuleTitle(m.Name, m.Title)
 		all = append(all, web.Option{Value: m.Name + "/", Label: title})
 		for _, s := range m.Services {
 			if len(m.Services) > 1 {

@@ -62,7 +62,7 @@ func look(r *web.Request) ([]moduleView, machineView, error) {
 }
 
 func viewOf(r *web.Request, m api.Module, all []api.Module, res api.Resources) moduleView {
-	v := moduleView{Module: m, Title: titleOf(r, m.Name, m.Title), About: textOr(r, "module."+m.Name+".about", ""),
+	v := moduleView{Module: m, Title: r.ModuleTitle(m.Name, m.Title), About: r.Or("module."+m.Name+".about", ""),
 		Core: m.Importance == "core", StateIs: r.T("box.state." + m.State), Class: stateClass(m.State)}
 	for _, x := range res.Modules {
 		if x.Name != m.Name {
@@ -78,13 +78,13 @@ func viewOf(r *web.Request, m api.Module, all []api.Module, res api.Resources) m
 	}
 	for _, o := range all {
 		if slices.Contains(m.Needs, o.Name) {
-			v.Needs = append(v.Needs, titleOf(r, o.Name, o.Title))
+			v.Needs = append(v.Needs, r.ModuleTitle(o.Name, o.Title))
 			if !o.On {
-				v.Missing = append(v.Missing, titleOf(r, o.Name, o.Title))
+				v.Missing = append(v.Missing, r.ModuleTitle(o.Name, o.Title))
 			}
 		}
 		if o.On && slices.Contains(o.Needs, m.Name) {
-			v.NeededBy = append(v.NeededBy, titleOf(r, o.Name, o.Title))
+			v.NeededBy = append(v.NeededBy, r.ModuleTitle(o.Name, o.Title))
 		}
 	}
 	return v

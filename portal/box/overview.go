@@ -14,6 +14,7 @@ type lamp struct {
 	Class string // good, warn or bad
 	Title string
 	Text  string
+	Says  string // what the box says in English, after Text
 	Do    string // what the link says; empty: nothing is to be done
 	Path  string
 }
@@ -74,9 +75,9 @@ func webLamp(r *web.Request, modules []api.Module, h api.Health) lamp {
 		switch {
 		case !m.On || m.Path == "" || m.State == "ready":
 		case m.State == "starting":
-			starting = append(starting, titleOf(r, m.Name, m.Title))
+			starting = append(starting, r.ModuleTitle(m.Name, m.Title))
 		default:
-			broken = append(broken, titleOf(r, m.Name, m.Title))
+			broken = append(broken, r.ModuleTitle(m.Name, m.Title))
 		}
 	}
 	switch {
@@ -108,12 +109,11 @@ func machineLamps(r *web.Request, modules []api.Module, h api.Health) []lamp {
 		if x.Level == api.Good || x.Module != "" && hasPage(modules, x.Module) || x.Module == "" && x.What == "network" {
 			continue
 		}
-		l := lamp{Class: class(x.Level), Text: x.Text, Path: root + "health", Do: r.T("box.lamp.look")}
-		if l.Title = textOr(r, "box.what."+x.What, x.What); x.Module != "" {
-			l.Title = titleOf(r, x.Module, x.What)
-		}
-		if x.Module == "" {
-			l.Text = textOr(r, fmt.Sprintf("box.what.%s.%s", x.What, class(x.Level)), x.Text)
+		l := lamp{Class: class(x.Level), Path: root + "health", Do: r.T("box.lamp.look")}
+		if l.Title = r.Or("box.what."+x.What, x.What); x.Module != "" {
+			l.Title, l.Says = r.ModuleTitle(x.Module, x.What), x.Text
+		} else if l.Text = r.Or(fmt.Sprintf("box.what.%s.%s", x.What, class(x.Level)), ""); l.Text == "" {
+			l.Says = x.Text
 		}
 		all = append(all, l)
 	}
@@ -137,12 +137,12 @@ func (p *Pages) updateLamp(r *web.Request) lamp {
 		l.Class, l.Text = "bad", r.T("box.lamp.unknown")
 		return l
 	}
-	l.Text = updateText(r, u)
+	l.Text, l.Says = updateText(r, u)
 	switch {
 	case u.State == "off" || u.State == "failed" || u.Policy.Paused != nil && *u.Policy.Paused:
 		l.Class, l.Do = "warn", r.T("box.lamp.look")
 	case !u.Checked.IsZero() && r.Now.Sub(u.Checked) > staleCheck:
-		l.Class, l.Text, l.Do = "warn", r.T("box.lamp.updates.old", "date", r.Moment(u.Checked)), r.T("box.lamp.look")
+		l.Class, l.Text, l.Says, l.Do = "warn", r.T("box.lamp.updates.old", "date", r.Moment(u.Checked)), "", r.T("box.lamp.look")
 	default:
 		l.Class = "good"
 	}

@@ -82,7 +82,7 @@ func (p *Pages) setRelay(r *web.Request) error {
 
 func (p *Pages) keepRelay(r *web.Request, relay mail.Relay) error {
 	if err := relay.Check(); err != nil {
-		r.Form.Fail("", "box.mail.wrong", "text", err)
+		r.Form.Fail("", "box.mail.wrong", "text", web.Said(err.Error()))
 		return p.showMail(r)
 	}
 	if err := r.DB.Update(func(tx *store.Tx) error { return mail.SetRelay(tx, relay) }); err != nil {

@@ -87,14 +87,14 @@ func newSettingsView(r *web.Request, path, module, title string, s api.Settings)
 	for _, f := range s.Form {
 		key := "setting." + cmp.Or(module, "organisation") + "." + f.Name
 		x := settingView{Setting: f, Field: fieldOf(f), Shown: shownOf(f), Was: textOf(s.Values[f.Name])}
-		x.Title, x.Help = textOr(r, key+".title", f.Title), textOr(r, key+".help", f.Help)
+		x.Title, x.Help = r.Or(key+".title", f.Title), r.Or(key+".help", f.Help)
 		x.Kind = map[string]string{"boolean": "checkbox", "text": "textarea", "integer": "number", "choice": "select",
 			"email": "email", "url": "url"}[f.Type]
 		if x.Kind == "" {
 			x.Kind = "text"
 		}
 		for _, c := range f.Choices {
-			x.Options = append(x.Options, web.Option{Value: c, Label: textOr(r, key+".choice."+c, c)})
+			x.Options = append(x.Options, web.Option{Value: c, Label: r.Or(key+".choice."+c, c)})
 		}
 		if f.Type == "integer" && f.Max > 0 {
 			x.Help += " " + r.T("box.settings.bounds", "lowest", f.Min, "highest", f.Max)
@@ -183,10 +183,10 @@ func (p *Pages) refused(r *web.Request, view settingsView, err error) error {
 		return problem(err)
 	}
 	for _, f := range e.Faults {
-		r.Form.Fail("s-"+f.Field, "box.settings.fault", "text", f.Text)
+		r.Form.Fail("s-"+f.Field, "box.settings.fault", "text", web.Said(f.Text))
 	}
 	if len(e.Faults) == 0 {
-		r.Form.Fail("", "box.settings.back", "text", e.Message)
+		r.Form.Fail("", "box.settings.back", "text", web.Said(e.Message))
 	}
 	return r.Render("settings", view)
 }

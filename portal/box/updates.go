@@ -12,25 +12,29 @@ import (
 	"allotment/portal/web"
 )
 
-// updateText says in a sentence what the box does to stay up to date.
-func updateText(r *web.Request, u api.Update) string {
+// updateText says in a sentence what the box does to stay up to date; or else says has the box's own sentence.
+func updateText(r *web.Request, u api.Update) (text, says string) {
 	if u.Policy.Paused != nil && *u.Policy.Paused {
-		return r.T("box.updates.paused", "version", u.Running)
+		return r.T("box.updates.paused", "version", u.Running), ""
 	}
 	if u.Offered != "" && (u.State == "idle" || u.State == "waiting" || u.State == "fetching" || u.State == "ready") {
-		text := r.T("box.updates.offered."+u.State, "version", u.Running, "offered", u.Offered)
+		text = r.T("box.updates.offered."+u.State, "version", u.Running, "offered", u.Offered)
 		if u.State == "ready" && !u.Due.IsZero() {
 			text += " " + r.T("box.updates.planned", "due", r.Moment(u.Due))
 		}
-		return text
+		return text, ""
 	}
-	return textOr(r, "box.updates.state."+u.State, u.Text)
+	if text = r.Or("box.updates.state."+u.State, ""); text == "" {
+		says = u.Text
+	}
+	return text, says
 }
 
 // updatesView is what the page of updates shows.
 type updatesView struct {
 	api.Update
 	Text     string
+	Says     string // or else what the box says
 	Paused   bool
 	Deferred bool
 	From, To string
@@ -61,7 +65,8 @@ func (p *Pages) updatesView(r *web.Request) (updatesView, error) {
 	if err != nil {
 		return updatesView{}, problem(err)
 	}
-	v := updatesView{Update: u, Text: updateText(r, u), History: history}
+	v := updatesView{Update: u, History: history}
+	v.Text, v.Says = updateText(r, u)
 	v.Paused = u.Policy.Paused != nil && *u.Policy.Paused
 	v.Deferred = u.Policy.DeferUntil != nil && u.Policy.DeferUntil.After(r.Now)
 	if u.Policy.From != nil && u.Policy.To != nil {
@@ -177,7 +182,7 @@ func (p *Pages) backView(r *web.Request) (backView, error) {
 	}
 	v := backView{GoBack: b}
 	for _, l := range b.Losses {
-		v.Losses = append(v.Losses, lossView{l, titleOf(r, l.Module, l.Module)})
+		v.Losses = append(v.Losses, lossView{l, r.ModuleTitle(l.Module, l.Module)})
 	}
 	return v, nil
 }

@@ -319,7 +319,7 @@ func (s *Service) setOrganisation(r *web.Request) error {
 		return s.organisation(r)
 	case errors.As(err, &e) && len(e.Faults) > 0:
 		for _, x := range e.Faults {
-			f.Fail(cmp.Or(map[string]string{"time-zone": "zone"}[x.Field], x.Field), "firstrun.fault", "text", x.Text)
+			f.Fail(cmp.Or(map[string]string{"time-zone": "zone"}[x.Field], x.Field), "firstrun.fault", "text", web.Said(x.Text))
 		}
 		return s.show(r, StepOrganisation, s.kindOptions(r))
 	case err != nil:
@@ -383,7 +383,7 @@ func (s *Service) setModules(r *web.Request) error {
 		r.Form.Fail("", "firstrun.stale")
 		return s.modules(r)
 	case errors.As(err, &e):
-		r.Form.Fail("", "firstrun.fault", "text", e.Message)
+		r.Form.Fail("", "firstrun.fault", "text", web.Said(e.Message))
 		return s.modules(r)
 	case err != nil:
 		return err

@@ -31,7 +31,7 @@ func home(r *web.Request) error {
 	page := homePage{}
 	for _, m := range r.Config().Modules {
 		if m.Path != "" && mayUse(r.Person, m) {
-			page.Tiles = append(page.Tiles, tile{m.Title, siteAddress(r, m.Path)})
+			page.Tiles = append(page.Tiles, tile{r.ModuleTitle(m.Name, m.Title), siteAddress(r, m.Path)})
 		}
 	}
 	owned, err := r.Directory.GroupsOwnedBy(r.Context(), r.Person.Name)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"allotment/portal/config"
 	"allotment/portal/directory"
 	"allotment/portal/web"
 )
@@ -45,16 +46,16 @@ func showPermissions(r *web.Request) error {
 		if len(m.Permissions) == 0 {
 			continue
 		}
-		v := modulePermissions{Title: m.Title}
+		v := modulePermissions{Title: r.ModuleTitle(m.Name, m.Title)}
 		for _, p := range m.Permissions {
-			v.Permissions = append(v.Permissions, p.Title)
+			v.Permissions = append(v.Permissions, permissionTitle(r, m, p))
 		}
 		for _, g := range groups {
 			row := permissionRow{Group: r.GroupTitle(g)}
 			for _, p := range m.Permissions {
 				row.Cells = append(row.Cells, permissionCell{
 					Value:   m.Name + "." + p.Name + "/" + g.Name,
-					Label:   r.T("permissions.may", "group", row.Group, "what", p.Title, "module", m.Title),
+					Label:   r.T("permissions.may", "group", row.Group, "what", permissionTitle(r, m, p), "module", v.Title),
 					Granted: matrix.Allows(m.Name, p.Name, g.Name),
 				})
 			}
@@ -63,6 +64,11 @@ func showPermissions(r *web.Request) error {
 		page.Modules = append(page.Modules, v)
 	}
 	return r.Render("permissions", page)
+}
+
+// permissionTitle is a permission in the visitor's words, or those of its declaration.
+func permissionTitle(r *web.Request, m config.Module, p config.Permission) string {
+	return r.Or("permission."+m.Name+"."+p.Name+".title", p.Title)
 }
 
 // changePermissions carries out what differs from the page as the officer saw it, so that two of them do not undo each

@@ -55,7 +55,7 @@ func (p pages) show(r *web.Request, id, secret string) error {
 	}
 	v := page{Issuer: p.Issuer(r.HTTP), Programs: all, ID: id, Secret: secret, Modules: []web.Option{{Label: r.T("programs.everybody")}}}
 	for _, m := range r.Config().Modules {
-		v.Modules = append(v.Modules, web.Option{Value: m.Name, Label: m.Title})
+		v.Modules = append(v.Modules, web.Option{Value: m.Name, Label: r.ModuleTitle(m.Name, m.Title)})
 	}
 	return r.Render("programs", v)
 }

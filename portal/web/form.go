@@ -2,6 +2,7 @@ package web
 
 import (
 	"errors"
+	"html/template"
 	"net/url"
 	"regexp"
 	"slices"
@@ -18,13 +19,13 @@ import (
 type Form struct {
 	values url.Values
 	wrong  []Wrong
-	text   func(key string, args ...any) string
+	text   func(key string, args ...any) template.HTML
 }
 
 // Wrong is what is wrong about a field.
 type Wrong struct {
 	Field string
-	Text  string
+	Text  template.HTML
 }
 
 // Lengths of texts in characters, for Text and Required.
@@ -173,7 +174,7 @@ func (f *Form) Fail(field, key string, args ...any) {
 }
 
 // Error is the first thing that is wrong about a field.
-func (f *Form) Error(field string) string {
+func (f *Form) Error(field string) template.HTML {
 	for _, w := range f.wrong {
 		if w.Field == field {
 			return w.Text

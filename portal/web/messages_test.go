@@ -1,6 +1,7 @@
 package web
 
 import (
+	"html/template"
 	"net/url"
 	"strings"
 	"testing"
@@ -75,7 +76,7 @@ func TestMessagesTwin(t *testing.T) {
 }
 
 func newForm(fields url.Values) *Form {
-	return &Form{values: fields, text: func(key string, _ ...any) string { return key }}
+	return &Form{values: fields, text: func(key string, _ ...any) template.HTML { return template.HTML(key) }}
 }
 
 func TestForm(t *testing.T) {

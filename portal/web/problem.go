@@ -65,7 +65,7 @@ func (r *Request) fail(err error) {
 		r.W.Header().Set("Retry-After", "30")
 	}
 	r.Status = p.Status
-	if err := r.Render("problem", r.T(p.Key, p.Args...)); err != nil {
+	if err := r.Render("problem", r.html(p.Key, p.Args...)); err != nil {
 		r.Log.Error("cannot render", "page", "problem", "error", err)
 		http.Error(r.W, http.StatusText(p.Status), p.Status)
 	}

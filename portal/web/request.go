@@ -52,7 +52,7 @@ func (r *Request) Query(name string) string {
 
 // T is a message in the visitor's language.
 func (r *Request) T(key string, args ...any) string {
-	return r.site.messages.Text(r.Language, key, args...)
+	return r.site.text(r.Language, key, args...)
 }
 
 // Moment is a day in words with the time of day.

@@ -20,7 +20,7 @@ func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHT
 // nowhere.
 func (s *Site) serve(w http.ResponseWriter, h *http.Request, route *Route) {
 	r := &Request{Deps: s.deps, HTTP: h, W: w, Route: route, Now: s.deps.Clock(), site: s, Language: fallback}
-	r.Form = &Form{values: url.Values{}, text: r.T}
+	r.Form = &Form{values: url.Values{}, text: r.html}
 	s.setHeaders(w)
 	if route != nil && route.Wire {
 		if err := route.Handle(r); err != nil {

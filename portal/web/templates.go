@@ -55,9 +55,10 @@ func (v View) CSRF() template.HTML {
 
 // Field is what template "field" shows: a label, a hint, an input, and what is wrong about it.
 type Field struct {
-	Name, Label, Hint, Type, Value, Autocomplete, Error string
-	Required, Checked, Focus                            bool
-	Options                                             []Option
+	Name, Label, Hint, Type, Value, Autocomplete string
+	Error                                        template.HTML
+	Required, Checked, Focus                     bool
+	Options                                      []Option
 }
 
 // Option is one of a field's choices.
@@ -117,6 +118,7 @@ func (s *Site) functions(tag string) template.FuncMap {
 			}
 			return t.Format(time.DateOnly)
 		},
+		"say":   func(text string) template.HTML { return s.sayHTML(tag, text) },
 		"asset": assetPath,
 		"bytes": func(n int64) string { return Bytes(tag, n) },
 		"join":  strings.Join,

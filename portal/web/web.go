@@ -18,6 +18,7 @@ import (
 	"allotment/portal/login"
 	"allotment/portal/mail"
 	"allotment/portal/onboard"
+	"allotment/portal/sentence"
 	"allotment/portal/session"
 	"allotment/portal/store"
 )
@@ -88,10 +89,12 @@ type Site struct {
 	deps     Deps
 	sections []*Section
 	messages Messages
-	pages    map[string]pages
-	mux      *http.ServeMux
-	key      []byte // signs tokens of forms; new at each start
-	origins  *http.CrossOriginProtection
+	// sentences are the catalogues of what the box says, by language; English needs none.
+	sentences map[string]*sentence.Catalogue
+	pages     map[string]pages
+	mux       *http.ServeMux
+	key       []byte // signs tokens of forms; new at each start
+	origins   *http.CrossOriginProtection
 }
 
 const ownSection = "web"
@@ -123,6 +126,9 @@ func New(deps Deps, sections ...Section) (*Site, error) {
 	}
 	var err error
 	if s.messages, err = ReadMessages(files...); err != nil {
+		return nil, err
+	}
+	if err := s.readSentences(); err != nil {
 		return nil, err
 	}
 	if err := s.parse(); err != nil {
