@@ -196,7 +196,8 @@ func (p *Portal) sweep(ctx context.Context) {
 	}
 	gone, err := p.deps.Directory.Purge(ctx, p.deps.Clock())
 	for _, name := range gone {
-		err = errors.Join(err, p.deps.Login.Forget(name), p.deps.Audit.Record(audit.Entry{Kind: "person.removed", Subject: name}))
+		err = errors.Join(err, p.deps.Login.Forget(name), p.deps.Onboard.Forget(name),
+			p.deps.Audit.Record(audit.Entry{Kind: "person.removed", Subject: name}))
 	}
 	_, stale := p.deps.Login.Gone(ctx) // whom a cut between the two has left
 	if err = errors.Join(err, stale); err != nil && !errors.Is(err, directory.ErrUnavailable) {

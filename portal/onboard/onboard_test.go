@@ -491,3 +491,27 @@ func TestMemberAsks(t *testing.T) {
 	b.mustBe(b.JoinAsk(ctx, "anna", "bees", ""), onboard.ErrMember)
 	b.mustBe(b.JoinAsk(ctx, "anna", "nothing", ""), onboard.ErrGroup)
 }
+
+// TestNamesakes has somebody go who has a link for a first password and a wish to join a group. Neither is for whoever gets the
+// name later.
+func TestNamesakes(t *testing.T) {
+	b := newBox(t)
+	ctx := t.Context()
+	ida := directory.Person{Name: "ida", Given: "Ida", OutsideMail: "ida@mail.example"}
+	b.must(b.dir.AddPerson(ctx, ida))
+	_, err := b.Welcome(ctx, "olga", "ida")
+	b.must(err, b.JoinAsk(ctx, "ida", "bees", "please"), b.Tick(ctx))
+	_, token := b.letter("ida@mail.example", "")
+	if name, err := b.SetUpFor(ctx, token); err != nil || name != "ida" {
+		t.Errorf("while she is there: %q, %v", name, err)
+	}
+	if asked, err := b.AskedBy("ida"); err != nil || len(asked) != 1 {
+		t.Errorf("while she is there: %v, %v", asked, err)
+	}
+	b.must(b.dir.RemovePerson(ctx, "ida"), b.Tick(ctx), b.dir.AddPerson(ctx, ida))
+	_, err = b.SetUpFor(ctx, token)
+	b.mustBe(err, onboard.ErrLink)
+	if asked, err := b.AskedBy("ida"); err != nil || len(asked) != 0 {
+		t.Errorf("the namesake asks for %v, %v", asked, err)
+	}
+}

@@ -42,11 +42,49 @@ func (s *Service) Tick(ctx context.Context) error {
 		switch a.State {
 		case Accepted:
 			errs = append(errs, s.carryOut(ctx, a.ID))
-		case Waiting:
-			errs = append(errs, s.hurry(ctx, a))
+		case Waiting, Ready:
+			gone, err := s.gone(ctx, a.Person)
+			switch {
+			case err != nil:
+				errs = append(errs, err)
+			case gone:
+				errs = append(errs, s.Forget(a.Person))
+			case a.State == Waiting:
+				errs = append(errs, s.hurry(ctx, a))
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// gone tells whether the directory does not know a person any more.
+func (s *Service) gone(ctx context.Context, person string) (bool, error) {
+	if person == "" {
+		return false, nil
+	}
+	_, err := s.Directory.Person(ctx, person)
+	if errors.Is(err, directory.ErrNotFound) {
+		return true, nil
+	}
+	return false, err
+}
+
+// Forget removes what a person who is deleted has asked for, and her link for a first password, so that neither serves whoever
+// gets her name later.
+func (s *Service) Forget(person string) error {
+	return s.DB.Update(func(tx *store.Tx) error {
+		var errs []error
+		err := applications.All(tx, "", func(id string, a Application) bool {
+			if a.Person == person && (a.State == Waiting || a.State == Ready) {
+				errs = append(errs, applications.Delete(tx, id))
+				if a.Link != "" {
+					errs = append(errs, tickets.Delete(tx, a.Link))
+				}
+			}
+			return true
+		})
+		return errors.Join(append(errs, err)...)
+	})
 }
 
 // hurry does what the age of a question asks for.
