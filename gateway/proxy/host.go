@@ -91,8 +91,9 @@ func hostText(host string) string {
 	return host
 }
 
-// toPortal sends visitors to the portal's own name. Addresses, and names that need no DNS, keep the portal at hand:
-// by them officers come while the portal's name does not work yet.
+// toPortal sends visitors to the portal's own name. Addresses, and names that need no DNS, keep the portal at hand by HTTPS: so
+// officers come while the portal's name does not work. By HTTP nobody can log in once there is that name, as the cookies want
+// HTTPS, and old bookmarks and links lead to it.
 func (g *Gateway) toPortal(w http.ResponseWriter, r *http.Request, t *table, host string) (done bool) {
 	switch {
 	case t.portal == nil || t.portalHost == "":
@@ -100,7 +101,7 @@ func (g *Gateway) toPortal(w http.ResponseWriter, r *http.Request, t *table, hos
 	case host == t.portalHost && r.URL.Path == "/":
 		redirect(w, http.StatusFound, portalPath+"/")
 		return true
-	case host == t.portalHost || nobodys(host) || !below(r.URL.Path, portalPath):
+	case host == t.portalHost || nobodys(host) && r.TLS != nil || !below(r.URL.Path, portalPath):
 		return false
 	}
 	scheme := "http"
