@@ -5,7 +5,9 @@ import (
 
 	"allotment/modules/directory/directorytest"
 	"allotment/portal/audit"
+	"allotment/portal/ledger"
 	"allotment/portal/portaltest"
+	"allotment/portal/store"
 )
 
 func TestMain(m *testing.M) { directorytest.Main(m) }
@@ -27,6 +29,28 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s: %d %s", path, page.Status, page.Words())
 		}
 	}
+}
+
+// TestAccountsLink leads members to the accounts once there is something in them.
+func TestAccountsLink(t *testing.T) {
+	p := start(t)
+	b := p.LogIn(t, portaltest.Member)
+	if b.Get("/portal/").Says("What the server costs") {
+		t.Error("empty accounts have a link")
+	}
+	e := ledger.Entry{Kind: ledger.Cost, Date: "2026-01-05", What: "Server", Cents: 8280, Currency: "EUR"}
+	if err := p.Deps().DB.Update(func(tx *store.Tx) error { _, err := ledger.Put(tx, e); return err }); err != nil {
+		t.Fatal(err)
+	}
+	for n := range b.Get("/portal/").All("a") {
+		if path := portaltest.Attr(n, "href"); path == "/portal/accounts" {
+			if page := b.Get(path); page.Status != 200 || !page.Says("What was paid for the server") {
+				t.Errorf("%d %s", page.Status, page.Words())
+			}
+			return
+		}
+	}
+	t.Error("no link to the accounts")
 }
 
 func auditEntry(subject string) audit.Entry {

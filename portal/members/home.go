@@ -5,6 +5,8 @@ import (
 
 	"allotment/portal/config"
 	"allotment/portal/directory"
+	"allotment/portal/ledger"
+	"allotment/portal/store"
 	"allotment/portal/web"
 )
 
@@ -13,6 +15,7 @@ type homePage struct {
 	Tiles    []tile
 	Owned    bool // the member decides about a group, or is an officer
 	Requests int  // that she may answer
+	Accounts bool // somebody has written down what the server costs
 	Hints    []hint
 }
 
@@ -44,6 +47,14 @@ func home(r *web.Request) error {
 	}
 	page.Owned, page.Requests = r.Officer || len(owned) > 0, len(pending)
 	if page.Hints, err = hints(r); err != nil {
+		return err
+	}
+	err = r.DB.View(func(tx *store.Tx) error {
+		all, err := ledger.Entries(tx)
+		page.Accounts = len(all) > 0
+		return err
+	})
+	if err != nil {
 		return err
 	}
 	return r.Render("home", page)
