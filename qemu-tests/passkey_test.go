@@ -5,11 +5,15 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"testing"
+	"time"
 
 	"allotment/modules/directory/directorytest"
 	"allotment/portal/directory"
+	"allotment/portal/mail"
 	"allotment/portal/portaltest"
+	"allotment/portal/store"
 	"allotment/qemu-tests/browser"
 )
 
@@ -42,7 +46,7 @@ func TestPasskeys(t *testing.T) {
 
 	olga := b.Open(t)
 	olga.GiveAuthenticator()
-	claimWithPasskey(olga)
+	claimWithPasskey(t, p, olga)
 	olga.Press("Log out")
 	byPasskey(olga, "Hello, Olga Oberst")
 
@@ -74,7 +78,9 @@ func byPasskey(tab *browser.Tab, shows string) {
 }
 
 // claimWithPasskey goes through the wizard until its officer has a passkey.
-func claimWithPasskey(tab *browser.Tab) {
+// She takes her time, so that she is asked for her password once more.
+func claimWithPasskey(t *testing.T, p *portaltest.Portal, tab *browser.Tab) {
+	t.Helper()
 	tab.Visit("https://" + portalName + "/portal/")
 	tab.Fill("Claim code", portaltest.Claim)
 	tab.Press("Go on")
@@ -87,6 +93,14 @@ func claimWithPasskey(tab *browser.Tab) {
 	tab.Fill("The same password again", demoPassword)
 	tab.Press("Make my account")
 	tab.Await("If you ever cannot get in")
+	p.Advance(15 * time.Minute)
+	tab.Visit("https://" + portalName + "/portal/first/")
+	tab.Press("Also log in by face or finger")
+	tab.Fill("Password", demoPassword)
+	inspect(t, tab)
+	tab.Press("Go on")
+	tab.Await("If you ever cannot get in")
+	inspect(t, tab)
 	tab.Press("Make a passkey")
 	tab.Await("The passkey “Safari, iPad” lets you in.")
 	tab.Choose("I have the codes on paper, or a passkey.")
@@ -106,11 +120,90 @@ func setUpWithPasskey(t *testing.T, p *portaltest.Portal, tab *browser.Tab, offi
 		t.Fatal(err)
 	}
 	tab.Visit(link)
+	tab.Await("Please choose a password, or have a passkey")
+	inspect(t, tab)
 	tab.Press("Make a passkey")
 	tab.Await("Welcome! You are logged in.")
 	tab.Visit(link)
 	tab.Await("This link is not good any more")
 	tab.Visit("https://" + portalName + "/portal/")
+}
+
+// inspect finds what is wrong with a page for those who see or hear badly.
+func inspect(t *testing.T, tab *browser.Tab) {
+	t.Helper()
+	tab.Zoom(2)
+	for _, wide := range tab.Overflow() {
+		t.Errorf("%s: too wide: %s", tab.URL(), wide)
+	}
+	tab.Zoom(1)
+	for _, v := range tab.Violations() {
+		t.Errorf("%s: %s", tab.URL(), v)
+	}
+	for _, c := range tab.Complaints() {
+		t.Errorf("%s: the browser says: %s", tab.URL(), c)
+	}
+}
+
+// TestForgottenPassword leads a member who has forgotten hers to a new one, by what is in her mail.
+func TestForgottenPassword(t *testing.T) {
+	address, password := directorytest.Start(t)
+	p := portaltest.Start(t, address, password)
+	b := named(t, p)
+	relay := mail.Relay{Host: "relay.example", Port: 465, TLS: mail.TLS, From: "club@club.example"}
+	if err := p.Deps().DB.Update(func(tx *store.Tx) error { return mail.SetRelay(tx, relay) }); err != nil {
+		t.Fatal(err)
+	}
+	tab := b.Open(t)
+	tab.Visit("https://" + portalName + "/portal/login")
+	tab.Fill("Name or mail address", portaltest.Member)
+	tab.Fill("Password", portaltest.Password)
+	tab.Press("Log in")
+	tab.Press("Please confirm your own mail address")
+	inspect(t, tab)
+	tab.Press("Send me a link to confirm it")
+	tab.Await("is on its way to anna@mail.example")
+	tab.Visit(newestLink(t, p, "anna@mail.example"))
+	inspect(t, tab)
+	tab.Press("Yes, it is mine")
+	tab.Await("The address is confirmed.")
+	inspect(t, tab)
+	tab.Press("Log out")
+
+	tab.Press("Forgotten?")
+	inspect(t, tab)
+	tab.Fill("Name or mail address", "anna@mail.example")
+	tab.Press("Send me a link")
+	tab.Await("If there is such an account")
+	inspect(t, tab)
+	p.Deps().Login.Wait()
+	tab.Visit(newestLink(t, p, "anna@mail.example"))
+	tab.Await("You are then logged out everywhere")
+	inspect(t, tab)
+	tab.Fill("New password", demoPassword)
+	tab.Fill("The same once more", demoPassword)
+	tab.Press("Save")
+	tab.Await("Please log in with it.")
+	tab.Fill("Name or mail address", portaltest.Member)
+	tab.Fill("Password", demoPassword)
+	tab.Press("Log in")
+	tab.Await("Hello, Anna Apfel")
+}
+
+// newestLink is the link in the newest mail to an address.
+func newestLink(t *testing.T, p *portaltest.Portal, to string) string {
+	t.Helper()
+	all, err := p.Deps().Mail.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range slices.Backward(all) {
+		if link := anyLink.FindString(item.Message.Text); item.Message.To == to && link != "" {
+			return link
+		}
+	}
+	t.Fatalf("no mail to %s has a link", to)
+	return ""
 }
 
 // TestNoPasskeys opens the wizard by an address of numbers, for which browsers make no passkeys.

@@ -59,7 +59,7 @@ type Deps struct {
 	Now       func() time.Time
 	// Tell mails a person about her account, in the words of the languages' messages "mail.KIND". Nil: nobody is told.
 	Tell func(ctx context.Context, person, kind string, args map[string]string)
-	// Send mails a person at her address elsewhere, in the words "mail.KIND"; after until that is of no use any more.
+	// Send mails a person at her address elsewhere, in the words "mail.KIND"; after until, unless zero, that is of no use.
 	Send func(ctx context.Context, p directory.Person, kind string, until time.Time, args map[string]string) error
 	// CanMail says whether mail leaves the box. Nil: it never does, and Send, Place and Log may be nil too.
 	CanMail func() bool

@@ -205,14 +205,23 @@ func (l *Login) ConfirmFor(ctx context.Context, token string) (directory.Person,
 	return p, err
 }
 
-// Confirm notes that the address that a link was sent to is the person's.
+// Confirm notes that the address that a link was sent to is the person's. The one that was hers before is told.
 func (l *Login) Confirm(ctx context.Context, token string) error {
 	p, err := l.ConfirmFor(ctx, token)
 	if err != nil {
 		return err
 	}
+	f, err := l.factors(p.Name)
+	if err != nil {
+		return err
+	}
 	l.confirming.Take(token)
-	return errors.Join(l.KnowAddress(p.Name, p.OutsideMail), l.record(p.Name, "address.confirmed", p.Name, nil))
+	err = errors.Join(l.KnowAddress(p.Name, p.OutsideMail), l.record(p.Name, "address.confirmed", p.Name, nil))
+	if former := p; f.Address != "" && !f.confirms(p.OutsideMail) && err == nil {
+		former.OutsideMail = f.Address
+		err = l.Send(ctx, former, "address.changed", time.Time{}, nil)
+	}
+	return err
 }
 
 // KnowAddress notes that a person has used a link that was sent to an address, and to nobody else.
