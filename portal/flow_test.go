@@ -245,3 +245,52 @@ func BenchmarkPages(b *testing.B) {
 		})
 	}
 }
+
+// TestRename renames an office and a collective while somebody else does the same.
+func TestRename(t *testing.T) {
+	p := start(t)
+	ctx := context.Background()
+	if err := p.Directory.AddCollective(ctx, directory.Collective{Name: "youth", Title: "Youth"}); err != nil {
+		t.Fatal(err)
+	}
+	b := p.LogIn(t, portaltest.Officer)
+	for _, c := range []struct {
+		list, name string
+		meanwhile  func() error
+	}{
+		{"/portal/people/offices", "treasurer", func() error {
+			return p.Directory.ChangeOffice(ctx, "treasurer", "", func(o *directory.Office) { o.Title = "Purser" })
+		}},
+		{"/portal/people/collectives", "youth", func() error {
+			return p.Directory.ChangeCollective(ctx, "youth", "", func(c *directory.Collective) { c.Title = "Purser" })
+		}},
+	} {
+		at := c.list + "/" + c.name + "/title"
+		fields := formsOf(b.Get(c.list), "")[at]
+		fields.Set("title-"+c.name, "Bursar")
+		if err := c.meanwhile(); err != nil {
+			t.Fatal(err)
+		}
+		page := b.Post(at, fields)
+		if page.Status != http.StatusConflict || !page.Says("Purser") || !page.Says("Somebody else has changed this") {
+			t.Fatalf("%s: %d %s", at, page.Status, page.Words())
+		}
+		again := formsOf(page, "")[at]
+		for n := range page.All("input") {
+			if portaltest.Attr(n, "name") == "title-"+c.name {
+				again.Set("title-"+c.name, portaltest.Attr(n, "value"))
+			}
+		}
+		if page := b.Follow(b.Post(at, again)); !page.Says("Saved.") || !page.Says("Bursar") {
+			t.Errorf("%s: %d %s", at, page.Status, page.Words())
+		}
+		fields = formsOf(b.Get(c.list), "")[at]
+		fields.Set("title-"+c.name, "")
+		if page := b.Post(at, fields); page.Status != http.StatusUnprocessableEntity {
+			t.Errorf("%s: an empty title: %d", at, page.Status)
+		}
+	}
+	if page := b.Get("/portal/people/log"); !page.Says("renamed office treasurer to “Bursar”") || !page.Says("renamed collective youth") {
+		t.Errorf("the log: %s", page.Words())
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/go-ldap/ldap/v3"
 )
 
 // Collective is a body that shares the directory and can leave it with its people, groups and offices.
@@ -13,9 +15,31 @@ type Collective struct {
 	Title  string
 	Mail   string
 	Owners []string // people who decide about who belongs to it; names, sorted
+
+	Revision string // another one when something above, but Name, has changed
 }
 
-var collectiveAttributes = []string{"ou", "displayName", "mail", "owner"}
+// collectiveWritten are the attributes that ChangeCollective writes.
+var collectiveWritten = []string{"displayName", "mail", "owner"}
+
+var collectiveAttributes = slices.Concat(collectiveWritten, []string{"ou"})
+
+// attributes are those that AddCollective and ChangeCollective write.
+func (v *Collective) attributes() ([]attribute, error) {
+	title, err := CleanText(v.Title)
+	if err != nil {
+		return nil, err
+	}
+	mail, err := CleanMail(v.Mail)
+	if err != nil {
+		return nil, err
+	}
+	owners, err := dns(v.Owners, personDN)
+	if err != nil {
+		return nil, err
+	}
+	return []attribute{one("displayName", title), one("mail", mail), {"owner", owners}}, nil
+}
 
 // belongsTo is the attribute that names a collective; without a value for no collective.
 func belongsTo(collective string) (attribute, error) {
@@ -39,20 +63,28 @@ func (d *Directory) addCollective(ctx context.Context, v Collective) error {
 	if err != nil {
 		return err
 	}
-	title, err := CleanText(v.Title)
+	attributes, err := v.attributes()
 	if err != nil {
 		return err
 	}
-	mail, err := CleanMail(v.Mail)
-	if err != nil {
-		return err
+	return d.add(ctx, dn, []string{"allotmentCollective"}, append(attributes, one("ou", v.Name)))
+}
+
+// ChangeCollective lets change alter what AddCollective writes, but the name. ErrConflict: somebody else did so since it had
+// the revision; an empty one is that of now.
+func (d *Directory) ChangeCollective(ctx context.Context, name, revision string, change func(*Collective)) error {
+	dn, err := collectiveDN(name)
+	if err == nil {
+		err = d.update(ctx, dn, revision, collectiveAttributes, collectiveWritten, func(e *ldap.Entry) ([]attribute, error) {
+			v := newCollective(e)
+			change(&v)
+			return v.attributes()
+		})
 	}
-	owners, err := dns(v.Owners, personDN)
 	if err != nil {
-		return err
+		return fmt.Errorf("cannot change collective %q: %w", name, err)
 	}
-	return d.add(ctx, dn, []string{"allotmentCollective"}, []attribute{one("ou", v.Name), one("displayName", title),
-		one("mail", mail), {"owner", owners}})
+	return nil
 }
 
 // Collectives lists all collectives, sorted by name.
@@ -63,15 +95,20 @@ func (d *Directory) Collectives(ctx context.Context) ([]Collective, error) {
 	}
 	var found []Collective
 	for _, e := range entries {
-		found = append(found, Collective{
-			Name:   e.GetAttributeValue("ou"),
-			Title:  e.GetAttributeValue("displayName"),
-			Mail:   e.GetAttributeValue("mail"),
-			Owners: namesBelow(people, e.GetAttributeValues("owner")),
-		})
+		found = append(found, newCollective(e))
 	}
 	slices.SortFunc(found, func(a, b Collective) int { return strings.Compare(a.Name, b.Name) })
 	return found, nil
+}
+
+func newCollective(e *ldap.Entry) Collective {
+	return Collective{
+		Name:     e.GetAttributeValue("ou"),
+		Title:    e.GetAttributeValue("displayName"),
+		Mail:     e.GetAttributeValue("mail"),
+		Owners:   namesBelow(people, e.GetAttributeValues("owner")),
+		Revision: revisionOf(e, collectiveWritten),
+	}
 }
 
 // RemoveCollective removes a collective. Its people, groups and offices stay, and belong to none.

@@ -272,7 +272,7 @@ func TestOffices(t *testing.T) {
 	holds("anna", from, true)
 	holds("anna", until, false)
 	holds("bert", from, false)
-	mustDo(t, s.ChangeOffice(ctx, "librarian", func(o *directory.Office) { o.RunsBox = true }))
+	mustDo(t, s.ChangeOffice(ctx, "librarian", "", func(o *directory.Office) { o.RunsBox = true }))
 	holds("bert", from, true)
 	mustDo(t, s.Deactivate(ctx, "bert"))
 	holds("bert", from, false)

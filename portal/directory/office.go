@@ -19,6 +19,7 @@ type Office struct {
 	RunsBox    bool   // who holds it is an officer, who runs the box; chair, treasurer and secretary always are
 	Occupant   string // a person; empty: vacant
 	Start, End time.Time
+	Revision   string // another one when what ChangeOffice writes has changed
 }
 
 // running are the offices that run the box in every organisation. They cannot be removed.
@@ -31,6 +32,9 @@ func (o *Office) HeldAt(person string, now time.Time) bool {
 
 var officeAttributes = []string{"cn", "displayName", "mail", "allotmentCollective", "allotmentRunsBox", "roleOccupant",
 	"allotmentTermStart", "allotmentTermEnd"}
+
+// officeWritten are the attributes that ChangeOffice writes.
+var officeWritten = []string{"displayName", "mail", "allotmentCollective", "allotmentRunsBox"}
 
 // attributes are those that AddOffice and ChangeOffice write.
 func (o *Office) attributes() ([]attribute, error) {
@@ -73,11 +77,12 @@ func (d *Directory) addOffice(ctx context.Context, o Office) error {
 	return d.add(ctx, dn, []string{"allotmentOffice"}, slices.Concat(attributes, term, []attribute{one("cn", o.Name)}))
 }
 
-// ChangeOffice lets change alter what AddOffice writes, but the name and who holds it.
-func (d *Directory) ChangeOffice(ctx context.Context, name string, change func(*Office)) error {
+// ChangeOffice lets change alter what AddOffice writes, but the name and who holds it. ErrConflict: somebody else did so since
+// it had the revision; an empty one is that of now.
+func (d *Directory) ChangeOffice(ctx context.Context, name, revision string, change func(*Office)) error {
 	dn, err := officeDN(name)
 	if err == nil {
-		err = d.changeOffice(ctx, dn, change)
+		err = d.changeOffice(ctx, dn, revision, change)
 	}
 	if err != nil {
 		return fmt.Errorf("cannot change office %q: %w", name, err)
@@ -85,8 +90,8 @@ func (d *Directory) ChangeOffice(ctx context.Context, name string, change func(*
 	return nil
 }
 
-func (d *Directory) changeOffice(ctx context.Context, dn string, change func(*Office)) error {
-	return d.update(ctx, dn, "", officeAttributes, nil, func(e *ldap.Entry) ([]attribute, error) {
+func (d *Directory) changeOffice(ctx context.Context, dn, revision string, change func(*Office)) error {
+	return d.update(ctx, dn, revision, officeAttributes, officeWritten, func(e *ldap.Entry) ([]attribute, error) {
 		o, err := newOffice(e)
 		if err != nil {
 			return nil, err
@@ -221,5 +226,6 @@ func newOffice(e *ldap.Entry) (Office, error) {
 		Occupant:   nameOf(e.GetAttributeValue("roleOccupant")),
 		Start:      start,
 		End:        end,
+		Revision:   revisionOf(e, officeWritten),
 	}, nil
 }

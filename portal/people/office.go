@@ -49,6 +49,7 @@ func listOffices(r *web.Request) error {
 			}
 		}
 		page.Offices = append(page.Offices, v)
+		showTitle(r, o.Name, v.Title, o.Revision)
 	}
 	return r.Render("offices", page)
 }
@@ -136,5 +137,25 @@ func removeOffice(r *web.Request) error {
 		return err
 	}
 	r.Record("office.removed", name, nil)
+	return r.Done("/portal/people/offices", "people.changed")
+}
+
+func renameOffice(r *web.Request) error {
+	name := r.Path("office")
+	title := r.Form.Required("title-"+name, web.Line)
+	if r.Form.OK() {
+		err := r.Directory.ChangeOffice(r.Context(), name, r.Form.Value("revision-"+name), func(o *directory.Office) {
+			if o.Title = title; slices.Contains(fixed, name) && title == r.T("office."+name) {
+				o.Title = "" // which each visitor sees in her own language
+			}
+		})
+		if err := renamed(r, name, err); err != nil {
+			return err
+		}
+	}
+	if !r.Form.OK() {
+		return listOffices(r)
+	}
+	r.Record("office.renamed", name, map[string]string{"title": title})
 	return r.Done("/portal/people/offices", "people.changed")
 }

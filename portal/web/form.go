@@ -37,6 +37,9 @@ const (
 // Set fills in a field.
 func (f *Form) Set(field string, values ...string) { f.values[field] = values }
 
+// Unset makes a form have no such field.
+func (f *Form) Unset(field string) { delete(f.values, field) }
+
 // Value is what a field has, as it came.
 func (f *Form) Value(field string) string { return f.values.Get(field) }
 
