@@ -3,6 +3,7 @@ package portal_test
 import (
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -141,4 +142,67 @@ func join(t *testing.T, p *portaltest.Portal, b *portaltest.Browser, given, addr
 	if page := b.Follow(b.Post("/portal/setup", fields)); !page.Says("Welcome! You are logged in.") {
 		t.Fatalf("%d %s", page.Status, page.Words())
 	}
+}
+
+// TestOfficersForgotten has an officer set a new password by mail: the other officer is told, in her language. The link leads to
+// the portal, whatever host a stranger's request names.
+func TestOfficersForgotten(t *testing.T) {
+	p := start(t)
+	relayed(t, p)
+	ctx := context.Background()
+	p.Config.Origin = "https://portal.club.example"
+	if err := p.Directory.AppointTo(ctx, "chair", portaltest.Owner, time.Time{}, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	err := p.Directory.ChangePerson(ctx, portaltest.Owner, "", func(v *directory.Person) { v.Language = "de" })
+	if err == nil {
+		err = p.Deps().Login.KnowAddress(portaltest.Officer, "olga@mail.example")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequest(http.MethodPost, "http://evil.example/portal/login/forgotten/mail", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-Forwarded-Host", "evil.example")
+	r.RemoteAddr = "192.0.2.9:1234"
+	if err := p.Deps().Login.SendReset(r, portaltest.Officer); err != nil {
+		t.Fatal(err)
+	}
+	p.Deps().Login.Wait()
+	const begin = "https://portal.club.example/portal/login/reset?token="
+	token := strings.TrimPrefix(textTo(t, p, "olga@mail.example", begin), begin)
+	if _, err := p.Deps().Login.Reset(ctx, token, "runner beans in june"); err != nil {
+		t.Fatal(err)
+	}
+	if textTo(t, p, "berta@mail.example", "Olga") == "" {
+		t.Error("the other officer is not told")
+	}
+	if got := textTo(t, p, "otto@mail.example", ""); got != "" {
+		t.Errorf("a member is told %q", got)
+	}
+	if page := p.LogIn(t, portaltest.Owner).Get("/portal/people/log"); !page.Says("Olga Oberst (olga) hat durch einen Link in einer E-Mail ein neues Passwort gesetzt") {
+		t.Errorf("the log says %s", page.Words())
+	}
+}
+
+// textTo is the first word of a mail to an address that begins with a prefix, or empty.
+func textTo(t *testing.T, p *portaltest.Portal, to, prefix string) string {
+	t.Helper()
+	all, err := p.Deps().Mail.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, item := range all {
+		if item.Message.To != to {
+			continue
+		}
+		for word := range strings.FieldsSeq(item.Message.Text) {
+			if strings.HasPrefix(word, prefix) {
+				return word
+			}
+		}
+	}
+	return ""
 }

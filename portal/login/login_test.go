@@ -129,6 +129,7 @@ func TestLogin(t *testing.T) {
 	t.Run("recovery", p.testRecovery)
 	t.Run("new password", p.testNewPassword)
 	t.Run("passkeys", p.testPasskeys)
+	t.Run("without a password", p.testWithoutPassword)
 	t.Run("reset", p.testReset)
 	t.Run("void links", p.testVoidLinks)
 	t.Run("address", p.testAddress)

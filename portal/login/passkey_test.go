@@ -12,6 +12,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/go-webauthn/webauthn/protocol/webauthncbor"
 
@@ -239,3 +240,35 @@ func FuzzPasskeyLogin(f *testing.F) {
 }
 
 var _ People = (*directory.Directory)(nil)
+
+// testWithoutPassword has somebody with a passkey alone: no password is hers, whatever passwords her apps have.
+func (p *portal) testWithoutPassword(t *testing.T) {
+	p.later()
+	ctx := t.Context()
+	if err := p.directory.AddPerson(ctx, directory.Person{Name: "eva", Given: "Eva"}); err != nil {
+		t.Fatal(err)
+	}
+	a := p.register(t, "eva")
+	for range 2 {
+		for _, password := range []string{word, "", "{CLEARTEXT}", " "} {
+			_, err := p.Password(from("192.0.2.1"), "eva", password)
+			mustBe(t, err, ErrRefused)
+			p.later()
+		}
+		if out, err := p.byPasskey(t, a); err != nil || out.Person != "eva" || out.Strength != session.Passkey {
+			t.Errorf("%+v, error %v", out, err)
+		}
+		if _, _, err := p.directory.AddAppPassword(ctx, "eva", "calendar", time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.ChangePassword(ctx, "eva", "eva", word, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Password(from("192.0.2.1"), "eva", word); err != nil {
+		t.Errorf("the password that she has taken later: %v", err)
+	}
+	if apps, err := p.directory.AppPasswords(ctx, "eva"); err != nil || len(apps) != 2 {
+		t.Errorf("passwords for apps %v, %v", apps, err)
+	}
+}
