@@ -202,7 +202,8 @@ func (c *Client) DialModule(ctx context.Context, module string, port int) (net.C
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	unhook := context.AfterFunc(ctx, end)
 	ours, theirs := net.Pipe()
-	answer, err := c.do(life, http.MethodPost, path("developer", "modules", module, "ports", strconv.Itoa(port)), nil, theirs)
+	route := path("developer", "modules", module, "ports", strconv.Itoa(port))
+	answer, err := c.do(life, http.MethodPost, route, nil, question{theirs})
 	if !unhook() && err == nil {
 		answer.Body.Close()
 		err = context.Cause(ctx)
@@ -220,6 +221,13 @@ func (c *Client) DialModule(ctx context.Context, module string, port int) (net.C
 	}()
 	return ours, nil
 }
+
+// question is the end of a pipe as a request's body. The transport closes that as soon as the answer has come to its end,
+// while the answer is still being written to the pipe: so closing ends reading alone.
+type question struct{ net.Conn }
+
+// Close implements io.Closer.
+func (q question) Close() error { return q.SetReadDeadline(time.Unix(1, 0)) }
 
 // Run runs a command in the container of a running service.
 func (c *Client) Run(ctx context.Context, module, service string, command ...string) iter.Seq2[Output, error] {

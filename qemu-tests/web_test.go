@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"image"
 	"image/color"
 	"image/png"
@@ -112,8 +111,6 @@ type reader struct {
 	base string
 	http http.Client
 
-	tunnel bool // of developers, in place of the gateway
-
 	headers map[string]string // of every request
 }
 
@@ -127,22 +124,8 @@ func newReader(t *testing.T, base string) *reader {
 		Transport: &http.Transport{DisableKeepAlives: true}}} // a reset ends no connection
 }
 
-// do makes a request and returns the answer. The developers' tunnel has lost the end of an answer (once so far, on a loaded
-// machine): what is asked through it is asked once more.
+// do makes a request and returns the answer.
 func (b *reader) do(method, path string, headers map[string]string, body []byte) (string, int) {
-	b.t.Helper()
-	text, status, err := b.ask(method, path, headers, body)
-	if b.tunnel && errors.Is(err, io.ErrUnexpectedEOF) {
-		b.t.Logf("%s %s: status %d, %v after %d bytes", method, path, status, err, len(text))
-		text, status, err = b.ask(method, path, headers, body)
-	}
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	return text, status
-}
-
-func (b *reader) ask(method, path string, headers map[string]string, body []byte) (string, int, error) {
 	b.t.Helper()
 	r, err := http.NewRequestWithContext(b.t.Context(), method, b.base+path, bytes.NewReader(body))
 	if err != nil {
@@ -155,11 +138,14 @@ func (b *reader) ask(method, path string, headers map[string]string, body []byte
 	}
 	resp, err := b.http.Do(r)
 	if err != nil {
-		return "", 0, err
+		b.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
-	return string(text), resp.StatusCode, err
+	if err != nil {
+		b.t.Fatalf("%s %s: status %d, %v after %d bytes", method, path, resp.StatusCode, err, len(text))
+	}
+	return string(text), resp.StatusCode
 }
 
 // mustGet wants a status and some text in the page, and returns all of it.
@@ -187,7 +173,6 @@ func suffix(kind string) string { return kind[strings.LastIndexAny(kind, "/-")+1
 // actAs makes the browser an officer of that name, as the gateway would: it speaks with the module from the host's address.
 func (b *reader) actAs(m *vm.VM, officer string) {
 	b.headers = map[string]string{"X-Remote-User": officer, "X-Remote-Name": officer, "X-Remote-Groups": "members,officers"}
-	b.tunnel = true
 	b.http.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return m.API().DialModule(ctx, "web", 8080)
 	}}

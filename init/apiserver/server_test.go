@@ -11,9 +11,11 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
@@ -286,6 +288,41 @@ func tunnel(t *testing.T, c *api.Client) {
 	l.Close()
 	if _, err := c.DialModule(t.Context(), "page", l.Addr().(*net.TCPAddr).Port); !errors.Is(err, &api.Error{Code: api.Conflict}) {
 		t.Errorf("a port that nobody listens on: %v", err)
+	}
+}
+
+// A module that says all it has to say and hangs up is heard to the end, however slowly.
+func TestTunnelKeepsTheEndOfAnAnswer(t *testing.T) {
+	c := owner(t, developer(boxtest.New(at)))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	said := bytes.Repeat([]byte("all that there is to say\n"), 2000)
+	go func() {
+		for conn, err := l.Accept(); err == nil; conn, err = l.Accept() {
+			conn.Write(said)
+			conn.Close()
+		}
+	}()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	for i := range 200 {
+		runtime.GOMAXPROCS(1 + i%4)
+		conn, err := c.DialModule(t.Context(), "page", l.Addr().(*net.TCPAddr).Port)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(iotest.OneByteReader(io.LimitReader(conn, 200))) // slowly, then as fast as it comes
+		if err == nil {
+			var rest []byte
+			rest, err = io.ReadAll(conn)
+			got = append(got, rest...)
+		}
+		if err != nil || !bytes.Equal(got, said) {
+			t.Fatalf("answer %d: %d bytes of %d, %v", i, len(got), len(said), err)
+		}
+		conn.Close()
 	}
 }
 
