@@ -131,6 +131,7 @@ func TestLogin(t *testing.T) {
 	t.Run("passkeys", p.testPasskeys)
 	t.Run("without a password", p.testWithoutPassword)
 	t.Run("reset", p.testReset)
+	t.Run("reset at once", p.testResetAtOnce)
 	t.Run("void links", p.testVoidLinks)
 	t.Run("address", p.testAddress)
 	t.Run("no probing", p.testNoProbing)

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -97,6 +99,28 @@ func (p *portal) testReset(t *testing.T) {
 	mustBe(t, err, ErrRefused)
 	if err := errors.Join(p.RemoveTOTP(ctx, "anna", "anna"), p.ChangePassword(ctx, "anna", "anna", word, "")); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// testResetAtOnce uses one link several times in the same moment.
+func (p *portal) testResetAtOnce(t *testing.T) {
+	p.now = p.now.Add(24 * time.Hour)
+	p.known(t, "anna")
+	token := tokenOf(t, p.askAs(t, "192.0.2.1", "anna"))
+	var all sync.WaitGroup
+	var done atomic.Int32
+	for range 4 {
+		all.Go(func() {
+			if _, err := p.Reset(t.Context(), token, word); err == nil {
+				done.Add(1)
+			} else if !errors.Is(err, ErrTicket) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if done.Load() != 1 {
+		t.Errorf("one link has served %d times", done.Load())
 	}
 }
 
