@@ -267,13 +267,17 @@ func rewrite(p *httputil.ProxyRequest) {
 // check looks at a response before visitors get it.
 func (g *Gateway) check(r *http.Response) error {
 	h := r.Header
-	if r.Request.Context().Value(leadKey{}).(lead).target != portalTarget {
+	ours := r.Request.Context().Value(leadKey{}).(lead).target == portalTarget
+	if !ours {
 		dropSetCookies(h)
 	} else if session(h) {
 		g.registry.forget()
 	}
 	h.Del("Strict-Transport-Security") // which names are safe to promise, only the gateway knows
 	h.Del("Alt-Svc")
+	if ours {
+		return g.sign(r)
+	}
 	return nil
 }
 
