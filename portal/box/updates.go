@@ -24,6 +24,9 @@ func updateText(r *web.Request, u api.Update) (text, says string) {
 		}
 		return text, ""
 	}
+	if u.State == "idle" && u.Text != "" { // which says why there is nothing to do
+		return "", u.Text
+	}
 	if text = r.Or("box.updates.state."+u.State, ""); text == "" {
 		says = u.Text
 	}

@@ -1,8 +1,10 @@
 package people
 
 import (
+	"cmp"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"allotment/portal/audit"
@@ -67,13 +69,30 @@ func sentence(r *web.Request, e audit.Entry, names map[string]string) string {
 	if e.Actor == "" {
 		actor = r.T("log.box")
 	}
-	args := []any{"actor", actor, "subject", name(e.Subject)}
+	args := []any{"actor", actor, "subject", cmp.Or(thing(r, e, "subject"), name(e.Subject))}
 	for _, key := range slices.Sorted(maps.Keys(e.Args)) {
-		args = append(args, key, name(e.Args[key]))
+		args = append(args, key, cmp.Or(thing(r, e, key), name(e.Args[key])))
 	}
 	key := "audit." + e.Kind
 	if !r.Has(key) { // of a version that knew more
 		return r.T("log.unknown", append(args, "kind", e.Kind)...)
 	}
 	return r.T(key, args...)
+}
+
+// thing is a module, or something of one, in the visitor's words, where an entry names such a thing; else it is empty.
+func thing(r *web.Request, e audit.Entry, key string) string {
+	switch value := e.Args[key]; {
+	case key == "subject" && strings.HasPrefix(e.Kind, "box."):
+		return r.Or("module."+e.Subject+".title", "")
+	case key == "setting":
+		return r.Or("setting."+e.Subject+"."+value+".title", "")
+	case key == "task":
+		return r.Or("task."+e.Subject+"."+value+".title", "")
+	case key == "module":
+		return r.Or("module."+value+".title", "")
+	case key == "permission":
+		return r.Or("permission."+e.Args["module"]+"."+value+".title", "")
+	}
+	return ""
 }
