@@ -136,9 +136,18 @@ func TestMessages(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	everyone := "everyone@rooms." + c.server.Domain
+	if err := errors.Join(anna.Join(everyone, "Anna"), bert.Join(everyone, "Bert"), anna.Write("groupchat", everyone, "Welcome")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := bert.AwaitMessage("Welcome"); err != nil {
+		t.Fatal(err)
+	}
+
 	c.stop() // by force
 	c.start()
 	c.mustRemember("anna", "", "Is the gate shut? <&")
+	c.mustRemember("bert", everyone, "Welcome")
 	c.mustRemember("bert", room, "On Monday")
 
 	c.stopDir() // and back: connections that were idle are of no use

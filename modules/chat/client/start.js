@@ -12,7 +12,13 @@ async function login(domain) {
     return {};
   }
   const { person, password } = await answer.json();
-  return { auto_login: true, jid: `${person}@${domain}`, password, allow_logout: false };
+  return {
+    allow_logout: false,
+    auto_join_rooms: [{ jid: `everyone@rooms.${domain}`, nick: person }],
+    auto_login: true,
+    jid: `${person}@${domain}`,
+    password,
+  };
 }
 
 // Converse.js's own footer fetches pictures of its sponsors from elsewhere, by which they would learn who chats here.
