@@ -29,12 +29,17 @@ type Network struct {
 	Servers   []string `json:"servers"`   // name servers that the box asks
 	Names     []Name   `json:"names"`     // below the domain, the domain itself first
 	Records   []Record `json:"records"`   // that modules need besides the addresses of these names
+
+	// Issuer is by what CAA records (RFC 8659) name the authority that issues certificates; empty: that is not known.
+	Issuer string `json:"issuer,omitempty"`
 }
 
 // Name is a host name that the box answers to.
 type Name struct {
 	Host   string `json:"host"`
 	Module string `json:"module,omitempty"` // that wants it; empty: the box itself
+
+	Optional bool `json:"optional,omitempty"` // the box works as well without it
 }
 
 // Record is one that a module needs in the organisation's zone.

@@ -2,6 +2,8 @@ package supervisor
 
 import (
 	"context"
+	"net/url"
+	"strings"
 
 	"allotment/api"
 	"allotment/init/plan"
@@ -23,6 +25,10 @@ func (b *Box) Network() api.Network {
 			n.Servers = append(n.Servers, a.String())
 		}
 		n.Names = []api.Name{{Host: s.domain}, {Host: portalLabel + "." + s.domain}}
+		if !strings.HasPrefix(s.domain, "www.") {
+			n.Names = append(n.Names, api.Name{Host: "www." + s.domain, Optional: true})
+		}
+		n.Issuer = issuerName(s.config.ACME.Directory)
 		for _, m := range s.modules {
 			if m.on {
 				n.Names, n.Records = append(n.Names, hostsOf(m.plan, s.domain)...), append(n.Records, recordsOf(m.plan, s.domain)...)
@@ -30,6 +36,15 @@ func (b *Box) Network() api.Network {
 		}
 	})
 	return n
+}
+
+// issuerName is by what CAA records name the authority with the directory, if that is known: Let's Encrypt's is its domain.
+func issuerName(directory string) string {
+	const known = "letsencrypt.org"
+	if u, err := url.Parse(directory); err == nil && strings.HasSuffix(u.Hostname(), "."+known) {
+		return known
+	}
+	return ""
 }
 
 // hostsOf are the host names below the domain that the module has certificates for.

@@ -122,6 +122,30 @@ func TestDNS(t *testing.T) {
 	}
 }
 
+// TestDNSOfAnotherAuthority says what is wrong with records that keep the box from getting certificates, and of nothing else.
+func TestDNSOfAnotherAuthority(t *testing.T) {
+	n := api.Network{Domain: "club.example", Servers: []string{"127.0.0.1"}, Addresses: []string{"192.0.2.1"},
+		Issuer: "letsencrypt.org", Names: []api.Name{{Host: "club.example"}, {Host: "www.club.example", Optional: true}}}
+	all := []string{"club.example. 60 NS ns.club.example.", "ns.club.example. 60 A 127.0.0.1", "club.example. 60 A 192.0.2.1"}
+	for record, forbidden := range map[string]bool{
+		`club.example. 60 CAA 0 issue "ca.example"`:                                 true,
+		`club.example. 60 CAA 0 issue ";"`:                                          true,
+		`club.example. 60 CAA 0 issue "letsencrypt.org"`:                            false,
+		`club.example. 60 CAA 0 issue "LetsEncrypt.org; validationmethods=http-01"`: false,
+		`club.example. 60 CAA 0 iodef "mailto:office@club.example"`:                 false,
+		`club.example. 60 TXT "nothing of the kind"`:                                false,
+	} {
+		r := DNSChecker{Port: zone(t, append(all, record)...), Now: time.Now}.Check(t.Context(), n)
+		if got := len(r.Results) == 3; got != forbidden || r.Right() == forbidden || !r.Leads() {
+			t.Errorf("%s: %+v", record, r)
+		}
+	}
+	n.Names[1].Optional = false
+	if r := (DNSChecker{Port: zone(t, all...), Now: time.Now}).Check(t.Context(), n); r.Right() || r.Leads() {
+		t.Errorf("the twin, a name that is needed: %+v", r)
+	}
+}
+
 // TestDNSAlone has nobody to ask, behind a router: nothing is known, and any address would do.
 func TestDNSAlone(t *testing.T) {
 	n := api.Network{Domain: "club.example", Addresses: []string{"192.168.1.5"}, Names: []api.Name{{Host: "club.example"}}}

@@ -3,6 +3,7 @@ package box
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -41,6 +42,8 @@ type Wish struct {
 	Type   string // A, AAAA, CNAME, MX, SRV, TXT or CAA
 	Value  string // as in a zone file; empty: the address is not known, any will do
 	Module string // that needs it; empty: the box itself
+
+	Optional bool // nothing is wrong without it
 }
 
 // DNSResult is a wish and what the zone's own servers say.
@@ -60,7 +63,28 @@ type DNSReport struct {
 
 // Right tells whether all is as it should be.
 func (r DNSReport) Right() bool {
-	return len(r.Results) > 0 && !slices.ContainsFunc(r.Results, func(x DNSResult) bool { return x.Verdict != DNSRight })
+	return len(r.Results) > 0 &&
+		!slices.ContainsFunc(r.Results, func(x DNSResult) bool { return x.Verdict != DNSRight && !x.Optional })
+}
+
+const typeCAA = "CAA"
+
+// forbids tells whether records of type CAA, as zone files write them, keep an authority from issuing that only the wish names.
+// Where none is of issuing, everybody may (RFC 8659, section 4.2).
+func forbids(found []string, wish Wish) bool {
+	issue := false
+	for _, v := range found {
+		f := strings.Fields(v)
+		if len(f) < 3 || strings.ToLower(f[1]) != "issue" {
+			continue
+		}
+		name, _, _ := strings.Cut(strings.Join(f[2:], " "), ";")
+		if sameValue("0 issue "+name, wish.Value) {
+			return false
+		}
+		issue = true
+	}
+	return issue
 }
 
 // Wishes are the records that lead to the box. Where it has only addresses of a private network, the router's is right, which it
@@ -80,11 +104,14 @@ func Wishes(n api.Network) []Wish {
 			if a.Is4() {
 				kind = "A"
 			}
-			all = append(all, Wish{Host: name.Host, Type: kind, Value: a.String(), Module: name.Module})
+			all = append(all, Wish{Host: name.Host, Type: kind, Value: a.String(), Module: name.Module, Optional: name.Optional})
 		}
 		if !has4 {
-			all = append(all, Wish{Host: name.Host, Type: "A", Module: name.Module})
+			all = append(all, Wish{Host: name.Host, Type: "A", Module: name.Module, Optional: name.Optional})
 		}
+	}
+	if n.Issuer != "" {
+		all = append(all, Wish{Host: n.Domain, Type: typeCAA, Value: fmt.Sprintf("0 issue %q", n.Issuer)})
 	}
 	for _, r := range n.Records {
 		all = append(all, Wish{Host: r.Host, Type: r.Type, Value: r.Value, Module: r.Module})
@@ -118,6 +145,10 @@ func (c DNSChecker) Check(ctx context.Context, n api.Network) DNSReport {
 		})
 	}
 	all.Wait()
+	// The authority of the box's own certificates needs no record, as long as none names others alone.
+	r.Results = slices.DeleteFunc(r.Results, func(x DNSResult) bool {
+		return x.Type == typeCAA && x.Module == "" && !forbids(x.Found, x.Wish)
+	})
 	return r
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,7 +119,7 @@ func renamed(n api.Network, domain string) api.Network {
 func (r DNSReport) Leads() bool {
 	some := false
 	for _, x := range r.Results {
-		if x.Type == "A" || x.Type == "AAAA" {
+		if (x.Type == "A" || x.Type == "AAAA") && !x.Optional {
 			if some = true; x.Verdict != DNSRight {
 				return false
 			}
@@ -192,10 +193,10 @@ func (p *Pages) dns(r *web.Request) error {
 		r.W.Header().Set("Refresh", "3; url="+root+"dns")
 	}
 	if len(v.Report.Results) == 0 {
-		v.Wishes = Wishes(n)
+		v.Wishes = slices.DeleteFunc(Wishes(n), func(w Wish) bool { return w.Type == typeCAA && w.Module == "" })
 	}
 	for i := range v.Report.Results {
-		if x := &v.Report.Results[i]; x.Verdict == DNSMissing || x.Verdict == DNSOther {
+		if x := &v.Report.Results[i]; !x.Optional && (x.Verdict == DNSMissing || x.Verdict == DNSOther) {
 			if v.Left++; v.Next == nil {
 				v.Next = x
 			}
