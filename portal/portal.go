@@ -84,6 +84,7 @@ func Open(c func() config.Config, clock func() time.Time, log *slog.Logger) (*Po
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
+	p.box.Say = p.site.Say
 	for _, path := range []string{sso.WhoisPath, sso.OIDCPath, sso.PassPath} {
 		p.site.Handle(path, p.sso) // which does its own checks
 	}

@@ -21,6 +21,8 @@ var files embed.FS
 type Pages struct {
 	// Admitted tells whether a visitor of a box that has no officer yet may restore a backup; nil: nobody.
 	Admitted func(*web.Request) bool
+	// Say is what the box says, in a language (BCP 47; empty: English).
+	Say func(language, text string) string
 
 	deps    web.Deps
 	mail    *mail.Queue
@@ -36,14 +38,16 @@ func New(deps web.Deps, queue *mail.Queue) *Pages {
 	return &Pages{
 		deps: deps, mail: queue, history: NewHistory(deps.DB), jobs: NewJobs(deps.Clock),
 		names: &DNSWatch{Check: checker.Check, Now: deps.Clock},
+		Say:   func(_, text string) string { return text },
 	}
 }
 
-// Run samples what the box uses, and waits for a wanted domain, until ctx ends.
+// Run samples what the box uses, waits for a wanted domain, and mails letters about updates, until ctx ends.
 func (p *Pages) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { p.history.Run(ctx, p.deps.Box) })
 	all.Go(func() { p.awaitDomain(ctx) })
+	all.Go(func() { p.mailLettersOften(ctx) })
 	all.Wait()
 }
 

@@ -79,6 +79,7 @@ func open(t *testing.T) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.pages.Say = site.Say
 	o.server = httptest.NewServer(site)
 	t.Cleanup(o.server.Close)
 	o.login()

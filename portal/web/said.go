@@ -132,6 +132,11 @@ func (s *Site) text(tag, key string, args ...any) string {
 	return s.messages.Text(tag, key, args...)
 }
 
+// Say is what the box says, in the language nearest to the wanted one (BCP 47), for mails.
+func (s *Site) Say(wanted, text string) string {
+	return sentence.Text(s.say(s.messages.choose(wanted), text))
+}
+
 func (r *Request) html(key string, args ...any) template.HTML {
 	return r.site.html(r.Language, key, args...)
 }
