@@ -21,7 +21,7 @@ type homePage struct {
 
 // tile is a module that the member may use.
 type tile struct {
-	Title, Path string
+	Title, About, Path string
 }
 
 // hint is something that the member should do, with the page for it.
@@ -34,7 +34,8 @@ func home(r *web.Request) error {
 	page := homePage{}
 	for _, m := range r.Config().Modules {
 		if m.Path != "" && mayUse(r.Person, m) {
-			page.Tiles = append(page.Tiles, tile{r.ModuleTitle(m.Name, m.Title), siteAddress(r, m.Path)})
+			page.Tiles = append(page.Tiles, tile{r.ModuleTitle(m.Name, m.Title), r.Or("module."+m.Name+".about", ""),
+				siteAddress(r, m.Path)})
 		}
 	}
 	owned, err := r.Directory.GroupsOwnedBy(r.Context(), r.Person.Name)
