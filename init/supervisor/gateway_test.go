@@ -3,6 +3,7 @@ package supervisor
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -35,5 +36,28 @@ func TestTakingOverKeepsRoutes(t *testing.T) {
 	s.learns, s.began, service.machine.state = true, time.Now(), ready
 	if s.configureDaemons(); !told() {
 		t.Error("the gateway is not told although every service has answered")
+	}
+}
+
+// The domain's names, and how to reach who certifies them; the twins need nothing of the kind.
+func TestNamesOfAuthority(t *testing.T) {
+	for domain, want := range map[string]string{"club.org": "www.club.org", "www.club.org": "", "allotment.internal": "", "": ""} {
+		if got := wwwHost(domain); got != want {
+			t.Errorf("%q has the name %q", domain, got)
+		}
+	}
+	for directory, want := range map[string]struct {
+		ports  []uint16
+		issuer string
+	}{
+		"https://acme-v02.api.letsencrypt.org/directory": {nil, "letsencrypt.org"},
+		"https://letsencrypt.org.example/directory":      {nil, ""},
+		"https://ca.school.lan:9000/acme/directory":      {[]uint16{9000}, ""},
+		"https://[fd00::1]:443/directory":                {nil, ""},
+		"":                                               {nil, ""},
+	} {
+		if got := authorityPorts(directory); !slices.Equal(got, want.ports) || issuerName(directory) != want.issuer {
+			t.Errorf("%q: ports %v, name %q", directory, got, issuerName(directory))
+		}
 	}
 }
