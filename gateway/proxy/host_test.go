@@ -77,7 +77,7 @@ func TestHosts(t *testing.T) {
 		{"http://new.club.org/portal/", "307 to https://portal.club.org/portal/"},
 		{"https://club.org/portals", "200 web club.org/portals"},
 		{"http://127.0.0.1/portal/x", "307 to https://portal.club.org/portal/x"}, // a bookmark of the time before
-		{"https://127.0.0.1/portal/x", "200 portal 127.0.0.1/portal/x"}, // where officers come while the name does not work
+		{"https://127.0.0.1/portal/x", "200 portal 127.0.0.1/portal/x"},          // where officers come while the name does not work
 		{"https://club.org/.well-known/allotment/sso/login?to=/", "200 portal club.org/.well-known/allotment/sso/login"},
 		{"https://club.org/.well-known/allotment/ssoX", "200 web club.org/.well-known/allotment/ssoX"},
 
