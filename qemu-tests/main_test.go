@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"allotment/builder/tools"
 	"allotment/internal/cache"
 	"allotment/internal/progress"
+	"allotment/internal/run"
 	"allotment/qemu-tests/vm"
 )
 
@@ -26,6 +28,12 @@ func TestMain(m *testing.M) {
 
 func runTests(m *testing.M) int {
 	var err error
+	if slices.Contains(os.Args, "-test.paniconexit0") { // started by go test
+		if err := run.EndWithCaller(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	if scratch, err = os.MkdirTemp("", "allot-qemu-tests-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,7 @@ func enter(args []string) (int, error) {
 		return 0, fmt.Errorf("cannot find %q in the tool root: %w", args[1], errors.Unwrap(err))
 	}
 	if !e.PID {
+		runtime.LockOSThread() // whose signal it is, and which becomes the program
 		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
 			return 0, err
 		}

@@ -4,13 +4,17 @@ package run
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Command is a program to run to its end.
@@ -40,7 +44,8 @@ func (Host) Run(ctx context.Context, c Command) error {
 }
 
 // Wait runs cmd, which is prepared to run c's program with ctx; the error carries the last lines that it printed, or is
-// that of ctx. Cancelling ctx sends SIGTERM to the whole process group, and SIGKILL after five seconds.
+// that of ctx. Cancelling ctx sends SIGTERM to the whole process group, and SIGKILL after five seconds. The program is killed
+// when this process ends.
 func Wait(ctx context.Context, cmd *exec.Cmd, c Command) error {
 	cmd.Dir, cmd.Stdin = c.Dir, c.Stdin
 	cmd.Env = append(cmd.Env, c.Env...)
@@ -54,14 +59,31 @@ func Wait(ctx context.Context, cmd *exec.Cmd, c Command) error {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
+	// The kernel sends Pdeathsig when the thread ends that started the program, so this one must stay.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err := cmd.Run()
 	if err != nil && ctx.Err() != nil {
 		return fmt.Errorf("cannot run %s: %w", c.Name, ctx.Err())
 	}
 	if err != nil {
 		return fmt.Errorf("cannot run %s: %w%s", c.Name, err, tail(said.String()))
+	}
+	return nil
+}
+
+// EndWithCaller has the kernel end this process when the one ends that started it: go test passes no SIGTERM on to the tests
+// that it runs.
+func EndWithCaller() error {
+	caller := os.Getppid()
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+		return fmt.Errorf("cannot end with the caller: %w", err)
+	}
+	if os.Getppid() != caller { // it ended before the kernel was asked
+		return errors.New("the caller has ended")
 	}
 	return nil
 }
