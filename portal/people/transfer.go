@@ -68,7 +68,7 @@ func importPeople(r *web.Request) error {
 		return err
 	}
 	if err != nil {
-		why := err.Error()
+		var why any = web.Said(err.Error())
 		if errors.Is(err, directory.ErrHeadings) {
 			why = r.T("import.headings")
 		}
