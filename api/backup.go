@@ -4,14 +4,18 @@ import "time"
 
 // BackupTarget is where backups go. Kind says which of the other fields count.
 type BackupTarget struct {
-	Kind string `json:"kind"` // s3, sftp, rest (a rest-server) or usb
-	// Address is for s3 the URL of the service, such as https://s3.example.org; for sftp HOST or HOST:PORT; for rest the URL.
+	Kind string `json:"kind"` // s3, sftp, box (another Allotment box), rest (a rest-server) or usb
+	// Address is for s3 the URL of the service, such as https://s3.example.org; for sftp HOST or HOST:PORT; for rest the URL;
+	// for box that of the other box, such as https://club.example.org.
 	Address string `json:"address,omitempty"`
-	Folder  string `json:"folder,omitempty"`  // s3: BUCKET or BUCKET/FOLDER; sftp: folder; usb: folder on the disk, default allotment
-	User    string `json:"user,omitempty"`    // s3: key id; sftp and rest: user
-	Secret  string `json:"secret,omitempty"`  // s3: secret key; sftp and rest: password. Never answered
-	HostKey string `json:"hostKey,omitempty"` // sftp: the server's key as in known_hosts without the name; empty: that of the first time
-	Label   string `json:"label,omitempty"`   // usb: label of the disk's file system
+	Folder  string `json:"folder,omitempty"` // s3: BUCKET or BUCKET/FOLDER; sftp: folder; usb: folder on the disk, default allotment
+	User    string `json:"user,omitempty"`   // s3: key id; sftp, box and rest: user
+	Secret  string `json:"secret,omitempty"` // s3: secret key; sftp, box and rest: password. Never answered
+	// HostKey is for sftp the server's key as in known_hosts without the name; empty: that of the first time. For box it is the
+	// fingerprint (SHA-256 in hexadecimal digits) of the box's own authority; empty: its certificate is publicly trusted.
+	HostKey   string `json:"hostKey,omitempty"`
+	Authority string `json:"authority,omitempty"` // box: the certificate of that authority (PEM), which the box fetches itself
+	Label     string `json:"label,omitempty"`     // usb: label of the disk's file system
 }
 
 // BackupState is a word for what the backup does.

@@ -93,22 +93,22 @@ const secretVariable = "ALLOT_BACKUP_SECRET"
 func targetFlags(cmd *cobra.Command) *api.BackupTarget {
 	var t api.BackupTarget
 	fl := cmd.Flags()
-	fl.StringVar(&t.Address, "address", "", "URL of s3 and rest, host name of sftp")
+	fl.StringVar(&t.Address, "address", "", "URL of s3, rest and box, host name of sftp")
 	fl.StringVar(&t.Folder, "folder", "", "folder; for s3 with the bucket before it")
 	fl.StringVar(&t.User, "user", "", "user, or key id")
-	fl.StringVar(&t.HostKey, "host-key", "", "public key of the sftp server; without it that of the first time counts")
+	fl.StringVar(&t.HostKey, "host-key", "", "public key of the sftp server (without it that of the first time counts), or fingerprint of the box's own authority")
 	fl.StringVar(&t.Label, "label", "", "label of the usb disk's file system")
 	return &t
 }
 
 func newBackupTarget(f *deviceFlags) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "target s3|sftp|rest|usb",
+		Use:   "target s3|sftp|box|rest|usb",
 		Short: "Say where backups go, and get the sheet to print",
 		Long:  "Say where backups go, and get the sheet to print. The password is taken from " + secretVariable + ".",
 		Example: "  " + secretVariable + "=... allot device backup target s3 --address https://s3.example.org --folder bucket/box --user KEYID\n" +
 			"  allot device backup target usb --label BACKUP",
-		Args: one("s3, sftp, rest or usb"),
+		Args: one("s3, sftp, box, rest or usb"),
 	}
 	t := targetFlags(cmd)
 	cmd.RunE = f.ask(func(cmd *cobra.Command, c *api.Client, args []string) error {
@@ -179,9 +179,9 @@ func newBackupRestore(f *deviceFlags) *cobra.Command {
 	var key, snapshot string
 	var yes bool
 	cmd := &cobra.Command{
-		Use:   "restore s3|sftp|rest|usb",
+		Use:   "restore s3|sftp|box|rest|usb",
 		Short: "Replace all that the box has by a backup; the box restarts",
-		Args:  one("s3, sftp, rest or usb"),
+		Args:  one("s3, sftp, box, rest or usb"),
 	}
 	t := targetFlags(cmd)
 	fl := cmd.Flags()

@@ -25,7 +25,8 @@ func Helper(args []string, root, run string) (mine bool, err error) {
 	switch {
 	case len(args) > 1 && args[0] == ResticArgument:
 		return true, confine.Exec(args[1], args[2:], os.Environ(), confine.Paths{
-			Read:  []string{"/usr", "/lib", "/lib64", "/etc", "/proc", run + "/resolv.conf", root + "/snapshots"},
+			Read: []string{"/usr", "/lib", "/lib64", "/etc", "/proc", run + "/resolv.conf", root + "/snapshots",
+				root + "/backup/" + authorityFile},
 			Write: []string{"/dev/null", root + "/backup/cache", root + "/backup/scratch", root + "/snapshots/restored", diskFolder(run)},
 		})
 	case len(args) > 0 && args[0] == SSHArgument:

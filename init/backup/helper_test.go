@@ -100,11 +100,11 @@ func TestSpeakSFTP(t *testing.T) {
 		t.Error("a server is believed whose key is not known")
 	}
 	target := api.BackupTarget{Kind: SFTP, Address: address, User: "club", Secret: "word"}
-	if err := know(&target); err != nil || target.HostKey != pinned {
+	if err := know(t.Context(), &target); err != nil || target.HostKey != pinned {
 		t.Errorf("the key that is seen first is %q: %v", target.HostKey, err)
 	}
 	target.HostKey = "ssh-ed25519 given"
-	if err := know(&target); err != nil || target.HostKey != "ssh-ed25519 given" {
+	if err := know(t.Context(), &target); err != nil || target.HostKey != "ssh-ed25519 given" {
 		t.Errorf("a key that was given is exchanged for %q: %v", target.HostKey, err)
 	}
 }

@@ -16,12 +16,13 @@ import (
 
 // The files of the folder /state/backup; docs/formats/backup.md describes them.
 const (
-	folder      = "backup"
-	targetFile  = "target.json"
-	keyFile     = "key"
-	historyFile = "history.json"
-	restoreFile = "restore.json"
-	cacheFolder = "cache"
+	folder        = "backup"
+	targetFile    = "target.json"
+	keyFile       = "key"
+	historyFile   = "history.json"
+	restoreFile   = "restore.json"
+	authorityFile = "authority.pem"
+	cacheFolder   = "cache"
 )
 
 // history is what the backup has come to, durable across restarts.

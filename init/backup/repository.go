@@ -213,9 +213,11 @@ func inWords(err error) error {
 	case strings.Contains(text, "connection refused") || strings.Contains(text, "i/o timeout") || strings.Contains(text, "network is unreachable"):
 		return fmt.Errorf("the target does not answer: is the address right, and the box online? (%w)", err)
 	case strings.Contains(text, "Access Denied") || strings.Contains(text, "403") || strings.Contains(text, "InvalidAccessKeyId") ||
-		strings.Contains(text, "SignatureDoesNotMatch") || strings.Contains(text, "unable to authenticate"):
+		strings.Contains(text, "SignatureDoesNotMatch") || strings.Contains(text, "unable to authenticate") || strings.Contains(text, "401"):
 		return fmt.Errorf("the target does not let this box in: are the user and the password right? (%w)", err)
-	case strings.Contains(text, syscall.ENOSPC.Error()):
+	case strings.Contains(text, untrusted):
+		return fmt.Errorf("the target's certificate is not the one that was trusted: somebody else may be answering (%w)", err)
+	case strings.Contains(text, syscall.ENOSPC.Error()) || strings.Contains(text, full):
 		return fmt.Errorf("there is no room left at the target or on this box (%w)", err)
 	}
 	return err

@@ -84,7 +84,9 @@ func (r Restic) run(ctx context.Context, c call) error {
 		return err
 	}
 	complaint := make(chan string, 1)
-	go func() { complaint <- complaintOf(said) }()
+	go func() {
+		complaint <- complaintOf(said, func() { _ = p.Signal(unix.SIGINT) })
+	}()
 	stop := context.AfterFunc(ctx, func() {
 		_ = p.Signal(unix.SIGINT) // so that it takes its lock away
 		time.AfterFunc(patience, func() { _ = p.Signal(unix.SIGKILL) })
@@ -174,19 +176,29 @@ func (e *ResticError) Error() string {
 // mostComplaint is how much of what restic complains about is kept, in bytes.
 const mostComplaint = 2 << 10
 
-// complaintOf reads what restic wrote to its standard error, and returns the last messages in it.
-func complaintOf(r io.Reader) string {
+// What restic would try again and again for a quarter of an hour, and what stays so.
+const (
+	full      = "unexpected HTTP response (507)" // a rest-server takes nothing more (RFC 4918, section 11.5)
+	untrusted = "failed to verify certificate"
+)
+
+// complaintOf reads what restic wrote to its standard error, and returns the last messages in it. It calls hopeless for
+// those after which there is no use in going on.
+func complaintOf(r io.Reader, hopeless func()) string {
 	var kept []byte
 	last := ""
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, mostLine)
 	for lines.Scan() {
-		text := messageOf(lines.Bytes())
-		if text == "" || text == last { // it tells of a file at each attempt
+		said := messageOf(lines.Bytes())
+		if strings.Contains(said, full) || strings.Contains(said, untrusted) {
+			hopeless()
+		}
+		if said == "" || said == last { // it tells of a file at each attempt
 			continue
 		}
-		last = text
-		kept = append(append(kept, text...), '\n')
+		last = said
+		kept = append(append(kept, said...), '\n')
 		kept = kept[max(0, len(kept)-mostComplaint):]
 	}
 	_, _ = io.Copy(io.Discard, r) // of a line that is too long

@@ -56,7 +56,7 @@ func (s *Service) Restore(ctx context.Context, r api.BackupRestoreRequest) error
 	if err := CheckTarget(r.Target); err != nil {
 		return err
 	}
-	if err := know(&r.Target); err != nil {
+	if err := know(ctx, &r.Target); err != nil {
 		return err
 	}
 	key, err := ParseKey(r.Key)

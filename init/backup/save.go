@@ -18,6 +18,9 @@ import (
 	"allotment/updater/snapshot"
 )
 
+// keeps is how restic tells of a rest-server that lets nothing be removed.
+const keeps = "unexpected HTTP response (403)"
+
 // pruneEvery is how often data that no snapshot needs is removed at the target.
 const pruneEvery = 7 * 24 * time.Hour
 
@@ -181,7 +184,11 @@ func (s *Service) thinOut(ctx context.Context, o opened) error {
 	s.mu.Lock()
 	prune := s.config.Now().Sub(s.history.Pruned) >= pruneEvery
 	s.mu.Unlock()
-	if err := o.forget(ctx, prune); err != nil {
+	err := o.forget(ctx, prune)
+	if r := (*ResticError)(nil); errors.As(err, &r) && strings.Contains(r.Text, keeps) {
+		return nil // its officers want it so, and say when it may
+	}
+	if err != nil {
 		return err
 	}
 	if prune {

@@ -11,6 +11,7 @@ import (
 
 	"allotment/api"
 	"allotment/image"
+	"allotment/init/durable"
 )
 
 // Module is a module as far as its backup goes.
@@ -201,7 +202,12 @@ func (s *Service) open(t api.BackupTarget, k Key) (o opened, closed func(), err 
 			}
 		}
 	}
-	return opened{repositoryOf(t, k, disk, s.config.Restic.Helper), s.config.Restic, s.config.Profile}, closed, nil
+	if t.Authority != "" {
+		if err := durable.WriteFile(s.store.path(authorityFile), []byte(t.Authority), 0o644); err != nil {
+			return o, closed, err
+		}
+	}
+	return opened{repositoryOf(t, k, disk, s.config.Restic.Helper, s.store.path(authorityFile)), s.config.Restic, s.config.Profile}, closed, nil
 }
 
 // openOwn opens the box's own target.
@@ -227,7 +233,7 @@ func (s *Service) SetTarget(ctx context.Context, t api.BackupTarget) (api.Backup
 	if err := CheckTarget(t); err != nil {
 		return api.BackupSheet{}, err
 	}
-	if err := know(&t); err != nil {
+	if err := know(ctx, &t); err != nil {
 		return api.BackupSheet{}, err
 	}
 	end, err := s.begin(api.BackupIdle)
@@ -264,8 +270,12 @@ func withPatience(ctx context.Context) (context.Context, context.CancelFunc) {
 
 const officerWaits = 2 * time.Minute
 
-// know notes the key of a server that is asked for the first time.
-func know(t *api.BackupTarget) (err error) {
+// know finds out by what a server is known again.
+func know(ctx context.Context, t *api.BackupTarget) (err error) {
+	t.Authority = ""
+	if t.Kind == Friend {
+		return knowFriend(ctx, t)
+	}
 	if t.Kind == SFTP && t.HostKey == "" {
 		if t.HostKey, err = hostKey(t.Address); err != nil {
 			return api.Errorf(api.Conflict, "%v", err)

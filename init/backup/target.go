@@ -14,10 +14,11 @@ import (
 
 // Kinds of targets; see api.BackupTarget.
 const (
-	S3   = "s3"
-	SFTP = "sftp"
-	REST = "rest"
-	USB  = "usb"
+	S3     = "s3"
+	SFTP   = "sftp"
+	Friend = "box" // another Allotment box, with its module backups
+	REST   = "rest"
+	USB    = "usb"
 )
 
 // maxField bounds every text of a target.
@@ -43,6 +44,8 @@ func CheckTarget(t api.BackupTarget) error {
 		return checkS3(t)
 	case SFTP:
 		return checkSFTP(t)
+	case Friend:
+		return checkFriend(t)
 	case REST:
 		_, err := checkURL(t.Address)
 		return err
@@ -52,7 +55,7 @@ func CheckTarget(t api.BackupTarget) error {
 		}
 		return nil
 	}
-	return api.Errorf(api.Invalid, "a backup cannot go to %q; it can go to s3, sftp, rest or usb", t.Kind)
+	return api.Errorf(api.Invalid, "a backup cannot go to %q; it can go to s3, sftp, box, rest or usb", t.Kind)
 }
 
 func checkFolder(folder string) error {
@@ -118,8 +121,8 @@ type repository struct {
 }
 
 // repositoryOf is that of the target with the key. A disk is mounted at the folder disk; helper is the program that speaks
-// SSH.
-func repositoryOf(t api.BackupTarget, k Key, disk, helper string) repository {
+// SSH; authority is the file that has the target's own, if it has one.
+func repositoryOf(t api.BackupTarget, k Key, disk, helper, authority string) repository {
 	r := repository{env: []string{"RESTIC_PASSWORD=" + k.password()}}
 	folder := strings.Trim(t.Folder, "/")
 	switch t.Kind {
@@ -132,6 +135,12 @@ func repositoryOf(t api.BackupTarget, k Key, disk, helper string) repository {
 		r.options = []string{"-o", "sftp.command=" + helper + " " + SSHArgument}
 		r.env = append(r.env, "ALLOTMENT_SSH_ADDRESS="+net.JoinHostPort(host, port), "ALLOTMENT_SSH_USER="+t.User,
 			"ALLOTMENT_SSH_PASSWORD="+t.Secret, "ALLOTMENT_SSH_HOSTKEY="+t.HostKey)
+	case Friend:
+		r.url = friendURL(t)
+		r.env = append(r.env, "RESTIC_REST_USERNAME="+t.User, "RESTIC_REST_PASSWORD="+t.Secret)
+		if t.Authority != "" {
+			r.env = append(r.env, "SSL_CERT_FILE="+authority) // Go reads it besides the system's folder
+		}
 	case REST:
 		r.url = "rest:" + strings.TrimRight(t.Address, "/") + "/" + folder
 		r.env = append(r.env, "RESTIC_REST_USERNAME="+t.User, "RESTIC_REST_PASSWORD="+t.Secret)
@@ -145,13 +154,15 @@ func repositoryOf(t api.BackupTarget, k Key, disk, helper string) repository {
 
 // Shown is the target without its secret.
 func Shown(t api.BackupTarget) api.BackupTarget {
-	t.Secret = ""
+	t.Secret, t.Authority = "", ""
 	return t
 }
 
 // Describe says where backups go, in a few words.
 func Describe(t api.BackupTarget) string {
 	switch t.Kind {
+	case Friend:
+		return t.User + " on " + t.Address
 	case S3, REST:
 		return strings.TrimRight(t.Address, "/") + "/" + strings.Trim(t.Folder, "/")
 	case SFTP:

@@ -167,6 +167,9 @@ func (m *Module) Write(path string, content []byte) {
 	must(m.t, os.WriteFile(filepath.Join(m.root, path), content, 0o600))
 }
 
+// Folder is where a folder of the tree is on the host.
+func (m *Module) Folder(path string) string { return filepath.Join(m.root, path) }
+
 // Read returns a file of the tree.
 func (m *Module) Read(path string) []byte {
 	m.t.Helper()
