@@ -98,10 +98,10 @@ func TestTwin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	missed := 0
+	whole, missed := read(t, "de"), 0
 	for _, dir := range []string{"../../init/backup", "../../init/supervisor"} {
 		for _, s := range sentencesOf(t, dir) {
-			if !c.Knows(s.text) {
+			if !c.Knows(s.text) && whole.Knows(s.text) {
 				missed++
 			}
 		}
