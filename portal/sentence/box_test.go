@@ -39,9 +39,9 @@ func TestBox(t *testing.T) {
 	}
 }
 
-// knows is Knows without values that have swallowed words of the sentence.
+// knows tells whether the catalogue has the sentence as a whole, without values that have swallowed words of it.
 func knows(c *Catalogue, text string) bool {
-	if !c.Knows(text) || c.terms[text] != "" {
+	if _, ok := c.whole(text); !ok || c.terms[text] != "" {
 		return c.terms[text] != ""
 	}
 	for _, p := range c.patterns {
@@ -56,7 +56,7 @@ func knows(c *Catalogue, text string) bool {
 		}
 		return true
 	}
-	return true
+	return false
 }
 
 type found struct{ at, text string }

@@ -42,11 +42,6 @@ func Text(parts []Part) string {
 	return b.String()
 }
 
-// Whole tells whether nothing of it is left in English.
-func Whole(parts []Part) bool {
-	return !slices.ContainsFunc(parts, func(p Part) bool { return p.English })
-}
-
 // Catalogue is the sentences of one language. It may be used by several goroutines.
 type Catalogue struct {
 	patterns []pattern         // the most exact first
@@ -176,13 +171,8 @@ func (c *Catalogue) Say(text string) []Part {
 	return []Part{{text, speaks(text)}}
 }
 
-// Knows tells whether the catalogue has a pattern for the whole text.
-func (c *Catalogue) Knows(text string) bool {
-	_, ok := c.whole(text)
-	return ok
-}
-
-func (c *Catalogue) whole(text string) ([]Part, bool) {
+// whole says a text that is a term, a list of terms or a pattern; ok is false for others.
+func (c *Catalogue) whole(text string) (parts []Part, ok bool) {
 	if other, ok := c.terms[text]; ok {
 		return []Part{{Text: other}}, true
 	}
