@@ -154,9 +154,9 @@ func TestGuessing(t *testing.T) {
 			mustBe(t, c.Authenticate(t.Context(), person, "wrong"), directory.ErrPassword)
 		}
 	}
-	guess("anna", 10)
+	guess("anna", 60)
 	mustBe(t, c.Authenticate(t.Context(), "anna", password), directory.ErrPassword)
-	guess("bert", 9)
+	guess("bert", 59)
 	mustDo(t, c.Authenticate(t.Context(), "bert", password))
 }
 
@@ -320,6 +320,53 @@ func TestFormat1(t *testing.T) {
 	}
 	s.start()
 	mustDo(t, s.portal().Grant(t.Context(), "web", "edit", "members"))
+}
+
+// TestFormat2 gives a volume of before format 3 today's policy, also where an attempt was cut, and restores a dump of then. An
+// old telephone that tries a password twenty times then locks nobody out, as it did before.
+func TestFormat2(t *testing.T) {
+	s := newServer(t)
+	dump := func() string { s.task("dump"); return string(s.Read("/var/lib/dump/directory.ldif")) }
+	today := dump()
+	old := strings.Replace(today, "pwdMaxFailure: 60", "pwdMaxFailure: 10", 1)
+	if old == today {
+		t.Fatal("today's policy is another one")
+	}
+	load := func() {
+		s.Write("/var/lib/ldap/data.mdb", nil)
+		s.Write("/tmp/old.ldif", []byte(old))
+		if _, err := s.Run("/bin/sh", "-c", "/usr/sbin/slapadd -f /run/config/slapd.conf -g -b o=organisation -l /tmp/old.ldif && true"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	telephone := func() error {
+		s.start()
+		defer s.stop()
+		c := s.portal()
+		if err := c.Authenticate(t.Context(), "anna", password); errors.Is(err, directory.ErrPassword) {
+			add(t, c, anna)
+		}
+		for range 20 {
+			mustBe(t, c.Authenticate(t.Context(), "anna", "removed"), directory.ErrPassword)
+		}
+		return c.Authenticate(t.Context(), "anna", password)
+	}
+	load()
+	mustBe(t, telephone(), directory.ErrPassword)
+	load()
+	s.task("extend")
+	s.task("extend")
+	mustDo(t, telephone())
+	s.Write("/var/lib/dump/directory.ldif", []byte(old))
+	s.task("restore")
+	s.task("compare")
+	if now := dump(); !strings.Contains(now, "pwdMaxFailure: 60") {
+		t.Error("what was restored has the former policy")
+	}
+	s.Write("/var/lib/dump/directory.ldif", []byte(strings.Replace(old, "cn: treasurer", "cn: treasurer\ndescription: another", 1)))
+	if out, err := s.Run("/bin/sh", "/usr/lib/allotment/directory.sh", "compare"); err == nil {
+		t.Errorf("another dump counts as restored: %s", out)
+	}
 }
 
 // TestPortalsOwn looks that nobody but the portal reads what it remembers of passwords for apps, and who sees permissions.
