@@ -8,39 +8,15 @@ import (
 	"strings"
 	"testing"
 
+	"allotment/image"
 	"allotment/image/secureboot"
 	"allotment/image/secureboot/varstore"
 	"allotment/image/uki"
+	"allotment/image/uki/ukitest"
 )
 
-// testPE is a 64-bit PE file of the shape of systemd's stub.
-func testPE() []byte {
-	b := make([]byte, 1536+512)
-	copy(b, "MZ")
-	b[0x3c] = 64
-	copy(b[64:], "PE\x00\x00")
-	put16 := func(off int, v uint16) { binary.LittleEndian.PutUint16(b[off:], v) }
-	put32 := func(off int, v uint32) { binary.LittleEndian.PutUint32(b[off:], v) }
-	put16(68, 0x8664)
-	put16(70, 1)       // sections
-	put16(84, 240)     // size of the optional header
-	put16(86, 0x22e)   // executable, without relocations and symbols
-	put16(88, 0x20b)   // magic
-	put32(88+32, 4096) // SectionAlignment
-	put32(88+36, 512)  // FileAlignment
-	put32(88+56, 8192) // SizeOfImage
-	put32(88+60, 1536) // SizeOfHeaders
-	put16(88+68, 10)   // subsystem: EFI application
-	put32(88+108, 16)  // data directories
-	table := 88 + 240
-	copy(b[table:], ".text")
-	put32(table+8, 500)
-	put32(table+12, 4096)
-	put32(table+16, 512)
-	put32(table+20, 1536)
-	put32(table+36, 0x60000020)
-	return b
-}
+// testPE is a stub.
+func testPE() []byte { return ukitest.PE(image.AMD64, make([]byte, 500)) }
 
 // signedUKI is a signed unified kernel image with an initrd of the given size.
 func signedUKI(t *testing.T, k *secureboot.Keys, size int) []byte {

@@ -7,32 +7,15 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"allotment/image"
+	"allotment/image/uki/ukitest"
 )
 
-// testPE is a 64-bit PE file of the shape of systemd's stub: headers of 1536 bytes, one section of text.
+// testPE is a stub that says to be so large in memory.
 func testPE(sizeOfImage uint32) []byte {
-	b := make([]byte, 1536+512)
-	copy(b, "MZ")
-	b[0x3c] = 64
-	copy(b[64:], "PE\x00\x00")
-	put16 := func(off int, v uint16) { binary.LittleEndian.PutUint16(b[off:], v) }
-	put32 := func(off int, v uint32) { binary.LittleEndian.PutUint32(b[off:], v) }
-	put16(68, pe.IMAGE_FILE_MACHINE_AMD64)
-	put16(70, 1)       // sections
-	put16(84, 240)     // size of the optional header
-	put16(88, 0x20b)   // magic
-	put32(88+32, 4096) // SectionAlignment
-	put32(88+36, 512)  // FileAlignment
-	put32(88+56, sizeOfImage)
-	put32(88+60, 1536) // SizeOfHeaders
-	put32(88+108, 16)  // data directories
-	table := 88 + 240
-	copy(b[table:], ".text")
-	put32(table+8, 500)
-	put32(table+12, 4096)
-	put32(table+16, 512)
-	put32(table+20, 1536)
-	copy(b[1536:], "stub")
+	b := ukitest.PE(image.AMD64, []byte("stub"))
+	binary.LittleEndian.PutUint32(b[88+56:], sizeOfImage)
 	return b
 }
 

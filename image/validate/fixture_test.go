@@ -3,7 +3,6 @@ package validate
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -19,6 +18,7 @@ import (
 	"allotment/image/layer"
 	"allotment/image/secureboot"
 	"allotment/image/uki"
+	"allotment/image/uki/ukitest"
 	"allotment/image/verity"
 	"allotment/internal/run"
 )
@@ -215,36 +215,13 @@ func (fakeGRUB) Run(_ context.Context, c run.Command) error {
 	return nil
 }
 
-// testPE is a 64-bit PE file of the shape of systemd's stub, with n KiB of text.
+// testPE is a stub with n KiB of text.
 func testPE(arch image.Arch, n int) []byte {
-	b := make([]byte, 1536+n<<10)
-	copy(b, "MZ")
-	b[0x3c] = 64
-	copy(b[64:], "PE\x00\x00")
-	put16 := func(off int, v uint16) { binary.LittleEndian.PutUint16(b[off:], v) }
-	put32 := func(off int, v uint32) { binary.LittleEndian.PutUint32(b[off:], v) }
-	put16(68, 0x8664)
-	if arch == image.ARM64 {
-		put16(68, 0xaa64)
+	text := make([]byte, n<<10)
+	for i := range text {
+		text[i] = byte(i)
 	}
-	put16(70, 1)       // sections
-	put16(84, 240)     // size of the optional header
-	put16(88, 0x20b)   // magic
-	put32(88+32, 4096) // SectionAlignment
-	put32(88+36, 512)  // FileAlignment
-	put32(88+56, uint32(4096+n<<10+4095)&^4095)
-	put32(88+60, 1536) // SizeOfHeaders
-	put32(88+108, 16)  // data directories
-	table := 88 + 240
-	copy(b[table:], ".text")
-	put32(table+8, uint32(n<<10))
-	put32(table+12, 4096)
-	put32(table+16, uint32(n<<10))
-	put32(table+20, 1536)
-	for i := 1536; i < len(b); i++ {
-		b[i] = byte(i)
-	}
-	return b
+	return ukitest.PE(arch, text)
 }
 
 // flipped is a disk with one byte changed.

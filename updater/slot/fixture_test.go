@@ -3,7 +3,6 @@ package slot
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"allotment/image/esp"
 	"allotment/image/secureboot"
 	"allotment/image/uki"
+	"allotment/image/uki/ukitest"
 )
 
 var now = time.Unix(1795000000, 0)
@@ -147,29 +147,5 @@ func (m machine) open(t testing.TB, d fat32.Device) *Store {
 	return s
 }
 
-// testPE is a small 64-bit PE file of the shape of systemd's stub.
-func testPE(text string) []byte {
-	b := make([]byte, 1536+512)
-	copy(b, "MZ")
-	b[0x3c] = 64
-	copy(b[64:], "PE\x00\x00")
-	put16 := func(off int, v uint16) { binary.LittleEndian.PutUint16(b[off:], v) }
-	put32 := func(off int, v uint32) { binary.LittleEndian.PutUint32(b[off:], v) }
-	put16(68, 0x8664)
-	put16(70, 1)       // sections
-	put16(84, 240)     // size of the optional header
-	put16(88, 0x20b)   // magic
-	put32(88+32, 4096) // SectionAlignment
-	put32(88+36, 512)  // FileAlignment
-	put32(88+56, 8192) // SizeOfImage
-	put32(88+60, 1536) // SizeOfHeaders
-	put32(88+108, 16)  // data directories
-	table := 88 + 240
-	copy(b[table:], ".text")
-	put32(table+8, 500)
-	put32(table+12, 4096)
-	put32(table+16, 512)
-	put32(table+20, 1536)
-	copy(b[1536:], text)
-	return b
-}
+// testPE is a stub with the text.
+func testPE(text string) []byte { return ukitest.PE(image.AMD64, []byte(text)) }
