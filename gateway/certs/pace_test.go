@@ -3,11 +3,16 @@ package certs
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
 	"net/netip"
 	"slices"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mholt/acmez/v3/acme"
 )
 
 // TestRefusalsAreFew keeps below what Let's Encrypt takes of one name: five failed validations in an hour, and in the long run
@@ -115,5 +120,20 @@ func TestPrivateAuthority(t *testing.T) {
 		if n := len(wanted(c)); n != 2 && private || n != 0 && !private {
 			t.Errorf("private %t: %d certificates", private, n)
 		}
+	}
+}
+
+func TestPaceOf(t *testing.T) {
+	for kind, want := range map[string]pace{
+		acme.ProblemTypeUnauthorized: refused, acme.ProblemTypeRateLimited: refused, acme.ProblemTypeCAA: refused,
+		acme.ProblemTypeBadNonce: usual, acme.ProblemTypeAccountDoesNotExist: usual,
+	} {
+		err := fmt.Errorf("cannot order: %w", acme.Problem{Type: kind, Status: http.StatusForbidden})
+		if got := paceOf(err); got != want {
+			t.Errorf("%s: %v, want %v", kind, got, want)
+		}
+	}
+	if paceOf(acme.Problem{Status: http.StatusInternalServerError}) != usual || paceOf(io.EOF) != usual || paceOf(errLeadsElsewhere) != unseen {
+		t.Error("what is not the authority's no has its pace")
 	}
 }

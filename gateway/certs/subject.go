@@ -37,7 +37,8 @@ func paceOf(err error) pace {
 	switch {
 	case errors.Is(err, errLeadsElsewhere):
 		return unseen
-	case errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Type != acme.ProblemTypeAccountDoesNotExist:
+	case errors.As(err, &p) && p.Status < http.StatusInternalServerError &&
+		p.Type != acme.ProblemTypeAccountDoesNotExist && p.Type != acme.ProblemTypeBadNonce: // both of the moment
 		return refused
 	}
 	return usual
