@@ -45,6 +45,7 @@ type BackupStatus struct {
 	Proven   time.Time      `json:"proven,omitzero"`   // when a proof was good last
 	Next     time.Time      `json:"next,omitzero"`     // when the next run is due
 	Restore  *BackupRestore `json:"restore,omitempty"` // the last full restore of this box
+	Export   *BackupExport  `json:"export,omitempty"`  // the last export that was written to its end
 	Lamp     Lamp           `json:"lamp"`
 	KeySheet bool           `json:"keySheet"` // the key has not been confirmed as printed
 }
@@ -59,6 +60,13 @@ type BackupRun struct {
 	Bytes    int64     `json:"bytes,omitempty"`    // that were looked at
 	Added    int64     `json:"added,omitempty"`    // that the target has more than before
 	Files    int64     `json:"files,omitempty"`
+}
+
+// BackupExport is what an export in open formats came to.
+type BackupExport struct {
+	Time    time.Time `json:"time"`
+	OK      bool      `json:"ok"`                // all modules are in it
+	Problem string    `json:"problem,omitempty"` // what is missing, and why
 }
 
 // BackupProof is the receipt of a proof: the newest backup was restored beside the running system, and each module proved it.

@@ -205,7 +205,14 @@ func newExport(f *deviceFlags) *cobra.Command {
 		Example: "  allot device export > everything.tar",
 		Args:    cobra.NoArgs,
 		RunE: f.ask(func(cmd *cobra.Command, c *api.Client, _ []string) error {
-			return c.Export(cmd.Context(), cmd.OutOrStdout())
+			if err := c.Export(cmd.Context(), cmd.OutOrStdout()); err != nil {
+				return err
+			}
+			s, err := c.Backup(cmd.Context())
+			if err == nil && s.Export != nil && !s.Export.OK {
+				err = fmt.Errorf("not everything is in the export: %s", s.Export.Problem)
+			}
+			return err
 		}),
 	}
 }

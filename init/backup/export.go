@@ -32,7 +32,16 @@ Folders of parts that this server did not have are missing. What other parts the
 Passwords are in it only as hashes, and no keys. Keep it as safe as the server was: it holds what members have written.
 `
 
-// Export writes all of the organisation's data in open formats as a tar file. One whose end is missing is not whole.
+// missing is what somebody reads first whose export is not whole.
+const missing = `Not everything is in this export. What could not be written, and why:
+
+%s
+
+Folders of these parts are missing, or hold what was written at an earlier time.
+`
+
+// Export writes all of the organisation's data in open formats as a tar file. One whose end is missing is not whole. What a
+// module could not write does not keep the others' from being written: a file of the export says it, and the status.
 func (s *Service) Export(ctx context.Context, w io.Writer) (err error) {
 	end, err := s.begin(api.BackupExporting)
 	if err != nil {
@@ -40,8 +49,12 @@ func (s *Service) Export(ctx context.Context, w io.Writer) (err error) {
 	}
 	defer end()
 	modules := s.config.Box.Modules()
-	if err := errors.Join(s.tidy(), s.dump(ctx, modules), s.exportSteps(ctx, modules)); err != nil {
+	if err := s.tidy(); err != nil {
 		return err
+	}
+	lacking := errors.Join(s.dump(ctx, modules), s.exportSteps(ctx, modules))
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
 	defer func() { err = errors.Join(err, snapshot.Remove(s.config.Root, snapshot.Backup)) }()
 	s.doing("taking a copy of everything")
@@ -52,13 +65,29 @@ func (s *Service) Export(ctx context.Context, w io.Writer) (err error) {
 	out := &exportWriter{ctx: ctx, tar: tar.NewWriter(w), now: s.config.Now()}
 	name, settings := s.config.Box.Settings()
 	out.text("README.txt", fmt.Sprintf(readme, name, out.now.UTC().Format(time.RFC1123)))
+	if lacking != nil {
+		out.text("MISSING.txt", fmt.Sprintf(missing, lacking))
+	}
 	out.text("settings.toml", settings)
 	for _, m := range modules {
 		for _, v := range openVolumes(m) {
 			out.folder(filepath.Join(snapshot.Path(s.config.Root, snapshot.Backup), "volumes", m.Name, v), path.Join(m.Name, v))
 		}
 	}
-	return out.close()
+	return errors.Join(out.close(), s.exported(lacking))
+}
+
+// exported notes how an export that has come to its end has gone.
+func (s *Service) exported(lacking error) error {
+	e := api.BackupExport{Time: s.config.Now().UTC(), OK: lacking == nil}
+	if !e.OK {
+		e.Problem = lacking.Error()
+		s.config.Box.Tell(api.Bad, "the export was written, but not everything is in it: "+e.Problem)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.history.Export = &e
+	return s.store.keep(historyFile, s.history)
 }
 
 // exportSteps has every module write what it has in no open format otherwise.

@@ -27,13 +27,14 @@ const (
 
 // history is what the backup has come to, durable across restarts.
 type history struct {
-	Printed bool             `json:"printed"` // somebody has the key on paper
-	Last    *api.BackupRun   `json:"last,omitempty"`
-	Good    *api.BackupRun   `json:"good,omitempty"`
-	Proof   *api.BackupProof `json:"proof,omitempty"`
-	Proven  time.Time        `json:"proven,omitzero"`
-	Pruned  time.Time        `json:"pruned,omitzero"`
-	Since   time.Time        `json:"since,omitzero"` // when there was a target first
+	Printed bool              `json:"printed"` // somebody has the key on paper
+	Last    *api.BackupRun    `json:"last,omitempty"`
+	Good    *api.BackupRun    `json:"good,omitempty"`
+	Export  *api.BackupExport `json:"export,omitempty"`
+	Proof   *api.BackupProof  `json:"proof,omitempty"`
+	Proven  time.Time         `json:"proven,omitzero"`
+	Pruned  time.Time         `json:"pruned,omitzero"`
+	Since   time.Time         `json:"since,omitzero"` // when there was a target first
 }
 
 // store is the folder.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -247,7 +248,11 @@ func (s *Service) finish(ctx context.Context) {
 		return
 	}
 	s.work.Lock()
-	defer s.work.Unlock()
+	defer s.resting()
+	s.mu.Lock()
+	s.state = api.BackupRestoring
+	s.mu.Unlock()
+	s.config.Box.Tell(api.Fair, "the backup's data are in place; parts are still being restored")
 	steps := map[string]Module{}
 	for _, m := range s.config.Box.Modules() {
 		steps[m.Name] = m
@@ -259,16 +264,27 @@ func (s *Service) finish(ctx context.Context) {
 		if m.Steps == nil {
 			continue
 		}
+		s.doing("restoring %s", m.Title)
 		p, err := s.finishModule(ctx, m)
 		if ctx.Err() != nil {
 			return // the next start does it again
 		}
 		results = append(results, p)
+		s.proceed(r, results)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", m.Title, err))
 		}
 	}
 	s.concludeRestore(r, results, errors.Join(errs...))
+}
+
+// proceed shows the receipt as far as it has come.
+func (s *Service) proceed(r *restoreRecord, results []api.BackupModuleProof) {
+	next := *r
+	next.Modules = slices.Clone(results)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restore = &next
 }
 
 func (s *Service) finishModule(ctx context.Context, m Module) (api.BackupModuleProof, error) {

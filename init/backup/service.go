@@ -114,7 +114,7 @@ func (s *Service) Status() api.BackupStatus {
 	defer s.mu.Unlock()
 	h, now := s.history, s.config.Now()
 	st := api.BackupStatus{State: s.state, Step: s.step, Done: s.done, Total: s.total, Last: h.Last, Good: h.Good, Proof: h.Proof,
-		Proven: h.Proven}
+		Proven: h.Proven, Export: h.Export}
 	if s.target != nil {
 		shown := Shown(*s.target)
 		st.Target, st.KeySheet, st.Next = &shown, !h.Printed, s.due(now, zone)
@@ -122,7 +122,7 @@ func (s *Service) Status() api.BackupStatus {
 	if s.restore != nil {
 		st.Restore = s.restore.shown()
 	}
-	st.Lamp = lamp(s.target, h, now)
+	st.Lamp = s.lamp(now)
 	st.Text = s.text(st.Lamp)
 	return st
 }
@@ -141,11 +141,22 @@ func (s *Service) text(l api.Lamp) string {
 	return l.Text
 }
 
+// lamp is that of a full restore which is not done, or failed since something was proven; else that of the backups. s.mu is held.
+func (s *Service) lamp(now time.Time) api.Lamp {
+	switch r := s.restore; {
+	case r != nil && r.Stage == stageExchanged:
+		return api.Lamp{What: "backup", Level: api.Fair, Text: "A backup is being restored; not all parts work yet."}
+	case r != nil && r.Stage == stageFailed && len(r.Modules) > 0 && !s.history.Proven.After(r.Time):
+		return api.Lamp{What: "backup", Level: api.Bad, Text: "The backup was restored, but not everything works: " + r.Problem}
+	}
+	return lamp(s.target, s.history, now)
+}
+
 // Lamp is the backup in one line of the box's health.
 func (s *Service) Lamp() api.Lamp {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return lamp(s.target, s.history, s.config.Now())
+	return s.lamp(s.config.Now())
 }
 
 // begin takes the turn to use the repository; end gives it back.
@@ -160,15 +171,18 @@ func (s *Service) begin(state api.BackupState) (end func(), err error) {
 	s.mu.Lock()
 	s.state = state
 	s.mu.Unlock()
-	return func() {
-		s.mu.Lock()
-		s.state, s.step, s.done, s.total = api.BackupIdle, "", 0, 0
-		if s.target == nil {
-			s.state = api.BackupOff
-		}
-		s.mu.Unlock()
-		s.work.Unlock()
-	}, nil
+	return s.resting, nil
+}
+
+// resting gives the turn back.
+func (s *Service) resting() {
+	s.mu.Lock()
+	s.state, s.step, s.done, s.total = api.BackupIdle, "", 0, 0
+	if s.target == nil {
+		s.state = api.BackupOff
+	}
+	s.mu.Unlock()
+	s.work.Unlock()
 }
 
 // doing notes the step that is under way.

@@ -61,12 +61,13 @@ func backupText(r *web.Request, b api.BackupStatus) string {
 // backupView is what the page of backups shows.
 type backupView struct {
 	api.BackupStatus
-	Text    string
-	Class   string
-	Percent int
-	Kinds   []web.Option
-	Kind    string // that the form is for; empty: to be chosen
-	Proofs  []proofView
+	Text     string
+	Class    string
+	Percent  int
+	Kinds    []web.Option
+	Kind     string // that the form is for; empty: to be chosen
+	Proofs   []proofView
+	Restored []proofView // parts of the last full restore that have come to an end
 }
 
 // proofView is a module's part of a receipt.
@@ -112,6 +113,11 @@ func (p *Pages) showBackup(r *web.Request, kind string) error {
 	if b.Proof != nil {
 		for _, m := range b.Proof.Modules {
 			v.Proofs = append(v.Proofs, proofView{m, r.ModuleTitle(m.Module, m.Module)})
+		}
+	}
+	if b.Restore != nil {
+		for _, m := range b.Restore.Modules {
+			v.Restored = append(v.Restored, proofView{m, r.ModuleTitle(m.Module, m.Module)})
 		}
 	}
 	if b.State != api.BackupOff && b.State != api.BackupIdle && v.Kind == "" {
