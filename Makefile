@@ -18,6 +18,7 @@
 #   make bench-modules  measure what modules use together; writes docs/modules/measured.md
 #   make bench-sandbox  measure HTTP, LDAP and XMPP through the sandbox, beside the same programs on a plain Debian 13; as root;
 #                     writes docs/benchmarks-sandbox.md
+#   make bench-portal log 1,000 times in to the portal by the gateway, and tell their memory; as root; see docs/benchmarks-portal.md
 #   make bench-fleet  compute what a fleet of devices costs its web server; writes docs/benchmarks-fleet.md
 #   make bench-update  measure what an update from Debian's point release to its security updates costs, beside OSTree, casync,
 #                     RAUC and apt; writes docs/benchmarks-update.md
@@ -41,7 +42,7 @@ export GOFLAGS    := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run build test test-full demo-update demo-club screens lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-fleet bench-update repro repro-twin clean-cache
+.PHONY: help run build test test-full demo-update demo-club screens lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-portal bench-fleet bench-update repro repro-twin clean-cache
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -92,6 +93,9 @@ bench-modules: $(KEYS)
 
 bench-sandbox: $(KEYS)
 	go run ./bench/throughput --keys $(KEYS) --write docs/benchmarks-sandbox.md
+
+bench-portal:
+	ALLOT_FULL=1 go test ./bench/portal -count=1 -v
 
 bench-fleet:
 	go run ./bench/fleet --write docs/benchmarks-fleet.md

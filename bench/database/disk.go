@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"allotment/builder/tools"
+	"allotment/init/state/btrfs"
 	"allotment/internal/run"
 )
 
@@ -45,8 +46,7 @@ func makeDisk(ctx context.Context, t *tools.Root, dir string) (*disk, error) {
 		return nil, fmt.Errorf("cannot mount btrfs: %w", err)
 	}
 	d := &disk{root: root, loop: filepath.Base(loop.Name())}
-	quota := [2]uint64{1} // BTRFS_QUOTA_CTL_ENABLE: volumes have quotas
-	return d, ioctl(root, 0xc0109428, unsafe.Pointer(&quota))
+	return d, btrfs.EnableQuota(root)
 }
 
 // attach gives the file a loop device that goes away with its last user, and writes to the disk below without a cache.
@@ -80,46 +80,25 @@ func attach(file string) (*os.File, error) {
 // close unmounts the disk, and passes on the error of its use.
 func (d *disk) close(err error) error { return errors.Join(err, unix.Unmount(d.root, 0)) }
 
-// volume makes a subvolume.
+// volume makes a subvolume, which counts as the state partition's do.
 func (d *disk) volume(name string, noCOW bool) (string, error) {
-	var args volumeArgs
-	copy(args.name[:], name)
 	path := filepath.Join(d.root, name)
-	if err := ioctl(d.root, 0x5000940e, unsafe.Pointer(&args)); err != nil || !noCOW { // BTRFS_IOC_SUBVOL_CREATE
+	if err := btrfs.CreateSubvolume(path); err != nil {
 		return path, err
 	}
-	flags := int32(0x800000) // FS_NOCOW_FL
-	return path, ioctl(path, unix.FS_IOC_SETFLAGS, unsafe.Pointer(&flags))
+	id, err := btrfs.SubvolumeID(path)
+	if err == nil {
+		err = btrfs.Assign(d.root, id)
+	}
+	if err == nil && noCOW {
+		err = btrfs.SetNoCOW(path, true)
+	}
+	return path, err
 }
 
 // snapshot takes one of a volume, which shares all of its data from then on.
 func (d *disk) snapshot(volume string) error {
-	f, err := os.Open(volume)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	args := volumeArgs{fd: int64(f.Fd())}
-	copy(args.name[:], filepath.Base(volume)+".snapshot")
-	return ioctl(d.root, 0x50009401, unsafe.Pointer(&args)) // BTRFS_IOC_SNAP_CREATE
-}
-
-// volumeArgs is struct btrfs_ioctl_vol_args.
-type volumeArgs struct {
-	fd   int64
-	name [4088]byte
-}
-
-func ioctl(path string, request uint, arg unsafe.Pointer) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(request), uintptr(arg)); errno != 0 {
-		return fmt.Errorf("cannot make request %#x of %q: %w", request, path, errno)
-	}
-	return nil
+	return btrfs.Snapshot(volume, filepath.Join(d.root, filepath.Base(volume)+".snapshot"), false)
 }
 
 // written is how many bytes the device was given, once everything is.
@@ -140,20 +119,33 @@ func (d *disk) written() (int64, error) {
 	return sectors * 512, err
 }
 
-// extents counts the pieces that the files below dir are in, by FIEMAP.
+// extents counts the pieces that the files below dir are in.
 func extents(dir string) (int, error) {
 	total := 0
 	err := filepath.Walk(dir, func(path string, info os.FileInfo, err error) error {
 		if err != nil || !info.Mode().IsRegular() {
 			return err
 		}
-		m := struct {
-			start, length                  uint64
-			flags, mapped, count, reserved uint32
-		}{length: ^uint64(0), flags: 1} // FIEMAP_FLAG_SYNC
-		err = ioctl(path, 0xc020660b, unsafe.Pointer(&m)) // FS_IOC_FIEMAP
-		total += int(m.mapped)
+		n, err := pieces(path)
+		total += n
 		return err
 	})
 	return total, err
+}
+
+// pieces asks for a file's by FIEMAP (linux/fiemap.h).
+func pieces(path string) (int, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	m := struct {
+		start, length                  uint64
+		flags, mapped, count, reserved uint32
+	}{length: ^uint64(0), flags: 1} // FIEMAP_FLAG_SYNC
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0xc020660b, uintptr(unsafe.Pointer(&m))); errno != 0 {
+		return 0, fmt.Errorf("cannot count the extents of %q: %w", path, errno)
+	}
+	return int(m.mapped), nil
 }
