@@ -66,6 +66,7 @@ func alike(t testing.TB, want, got any) {
 	t.Helper()
 	revision := cmpopts.IgnoreFields
 	if diff := gocmp.Diff(want, got, revision(directory.Person{}, "Revision"), revision(directory.Group{}, "Revision"),
+		revision(directory.Office{}, "Revision"), revision(directory.Collective{}, "Revision"),
 		cmpopts.IgnoreUnexported(directory.AppPassword{}), cmpopts.EquateEmpty()); diff != "" {
 		t.Error(diff)
 	}
