@@ -22,6 +22,12 @@ import (
 // clubImage builds a developer image of the garden club with these modules of its.
 func clubImage(t *testing.T, arch image.Arch, modules []string) string {
 	t.Helper()
+	return clubImageWith(t, arch, modules, func(*profile.Profile) {})
+}
+
+// clubImageWith is such an image whose profile is changed.
+func clubImageWith(t *testing.T, arch image.Arch, modules []string, change func(*profile.Profile)) string {
+	t.Helper()
 	needMachines(t)
 	source, err := builder.FindSource(".")
 	if err != nil {
@@ -37,6 +43,7 @@ func clubImage(t *testing.T, arch image.Arch, modules []string) string {
 		t.Fatal(err)
 	}
 	p.Name, p.Channel, p.Developer, p.Outputs = "garden-club-developer", "candidate", true, []string{"qcow2"}
+	change(p)
 	p.ModuleNames = modules
 	p.Modules = slices.DeleteFunc(p.Modules, func(m *profile.ModuleSpec) bool { return !slices.Contains(modules, m.Name) })
 	dir, err := cache.Default()
