@@ -69,7 +69,7 @@ func lamp(t *api.BackupTarget, h history, now time.Time) api.Lamp {
 	case h.Proof != nil && !h.Proof.OK:
 		l.Level, l.Text = api.Bad, "The newest backup could not be proven: "+h.Proof.Problem
 	case now.Sub(proven) >= proofBadAge:
-		l.Level, l.Text = api.Bad, "No backup has been proven for "+days(now.Sub(proven))+"."
+		l.Level, l.Text = api.Bad, fmt.Sprintf("No backup has been proven for %d days.", now.Sub(proven)/(24*time.Hour))
 	case h.Last != nil && !h.Last.OK:
 		l.Level, l.Text = api.Fair, "The last backup failed, and is tried again: "+h.Last.Problem
 	case h.Good == nil:
