@@ -36,17 +36,16 @@ type authority struct {
 	roots *x509.CertPool // those who trust it
 	made  atomic.Int64   // orders that were taken
 
-	front  *httptest.Server
-	domain string
-	names  string // HOST:PORT of the name server
+	front *httptest.Server
+	names string // HOST:PORT of the name server
 }
 
 // newAuthority makes one that machines reach, but that answers nobody before it opens. It asks a name server of its own, which
 // machines ask as well, and by which the domain and all names below it lead to this machine's loopback.
 func newAuthority(t *testing.T, domain string) *authority {
 	t.Helper()
-	a := &authority{domain: domain, roots: x509.NewCertPool()}
-	a.serveNames(t)
+	a := &authority{roots: x509.NewCertPool()}
+	a.names = serveNames(t, domain, net.IPv4(127, 0, 0, 1))
 	a.front = httptest.NewUnstartedServer(nil)
 	t.Cleanup(a.front.Close)
 	cert, root := frontCertificate(t)
@@ -113,19 +112,20 @@ func (w *statusWriter) WriteHeader(status int) {
 	w.ResponseWriter.WriteHeader(status)
 }
 
-// serveNames answers at the port of name servers, as machines can be told of no other.
-func (a *authority) serveNames(t *testing.T) {
+// serveNames says that the domain and all names below it are at the address, at the port of name servers, as machines can be
+// told of no other. It returns where it answers, as HOST:PORT.
+func serveNames(t *testing.T, domain string, to net.IP) string {
 	t.Helper()
 	handler := dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
 		m := new(dns.Msg).SetReply(q)
 		m.Authoritative = true
 		name, kind := q.Question[0].Name, q.Question[0].Qtype
 		header := dns.RR_Header{Name: name, Rrtype: kind, Class: dns.ClassINET, Ttl: 1}
-		switch known := strings.HasSuffix("."+name, "."+dns.Fqdn(a.domain)); {
+		switch known := strings.HasSuffix("."+name, "."+dns.Fqdn(domain)); {
 		case !known:
 			m.Rcode = dns.RcodeNameError
 		case kind == dns.TypeA:
-			m.Answer = append(m.Answer, &dns.A{Hdr: header, A: net.IPv4(127, 0, 0, 1)})
+			m.Answer = append(m.Answer, &dns.A{Hdr: header, A: to})
 		}
 		if err := w.WriteMsg(m); err != nil {
 			t.Log(err)
@@ -139,11 +139,11 @@ func (a *authority) serveNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.names = packets.LocalAddr().String()
 	for _, s := range []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: stream, Handler: handler}} {
 		go s.ActivateAndServe()
 		t.Cleanup(func() { s.Shutdown() })
 	}
+	return packets.LocalAddr().String()
 }
 
 // frontCertificate makes one for the address by which machines reach this machine, and returns its root in PEM.

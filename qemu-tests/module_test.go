@@ -28,12 +28,22 @@ func clubImage(t *testing.T, arch image.Arch, modules []string) string {
 // clubImageWith is such an image whose profile is changed.
 func clubImageWith(t *testing.T, arch image.Arch, modules []string, change func(*profile.Profile)) string {
 	t.Helper()
+	return imageOf(t, "garden-club", arch, func(p *profile.Profile) {
+		change(p)
+		p.ModuleNames = modules
+		p.Modules = slices.DeleteFunc(p.Modules, func(m *profile.ModuleSpec) bool { return !slices.Contains(modules, m.Name) })
+	})
+}
+
+// imageOf builds a changed profile for developers, whose boxes their VM's port can be asked for everything.
+func imageOf(t *testing.T, name string, arch image.Arch, change func(*profile.Profile)) string {
+	t.Helper()
 	needMachines(t)
 	source, err := builder.FindSource(".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(string(source), "profiles", "garden-club.toml")
+	file := filepath.Join(string(source), "profiles", name+".toml")
 	p, err := profile.Load(file)
 	if err != nil {
 		t.Fatal(err)
@@ -42,10 +52,8 @@ func clubImageWith(t *testing.T, arch image.Arch, modules []string, change func(
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Name, p.Channel, p.Developer, p.Outputs = "garden-club-developer", "candidate", true, []string{"qcow2"}
+	p.Name, p.Channel, p.Developer, p.Outputs = name+"-developer", "candidate", true, []string{"qcow2"}
 	change(p)
-	p.ModuleNames = modules
-	p.Modules = slices.DeleteFunc(p.Modules, func(m *profile.ModuleSpec) bool { return !slices.Contains(modules, m.Name) })
 	dir, err := cache.Default()
 	if err != nil {
 		t.Fatal(err)

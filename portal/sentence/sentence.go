@@ -20,9 +20,8 @@ import (
 )
 
 // Files are the catalogues, LANGUAGE.toml: English patterns as keys, and what they are in the language. {name} stands for a
-// value, such as a version or a module's title; a name of one small letter and n for a number, one that begins with date for
-// a moment, {error} for
-// what may have sentences in it; [name] for a sentence of its own.
+// value, such as a version or a module's title: a name of one letter for a number, one that begins with date for a moment, and
+// {error} for what may have sentences in it. [name] stands for a sentence of its own.
 //
 //go:embed *.toml
 var Files embed.FS
