@@ -62,6 +62,8 @@ func TestDomain(t *testing.T) {
 	}
 	mustBeReadyAgain(t, v)
 	t.Run("names after a reset", d.testNames)
+	tab.Visit("https://" + clubPortal + "/portal/")
+	tab.Press("Log out") // who was logged in still is
 	byPasskeyAt(tab, "https://"+clubPortal, "Hello, ")
 	if n := a.made.Load(); n != made {
 		t.Errorf("a reset costs %d orders of certificates", n-made)
