@@ -11,19 +11,23 @@ import (
 )
 
 // logDowntime tells how long nobody could use the box for the update that stayed, from when the first function stopped until
-// the release was committed, and how long a plain restart of the same box takes.
+// the release was committed, and how long one does for a plain restart of the same box, until all functions are ready.
 func (c *club) logDowntime(t *testing.T) {
 	t.Helper()
-	down, ok := downtime(c.Events())
+	down, ok := downtime(c.Events(), committed)
 	if !ok {
 		t.Fatal("the console does not show when functions stopped and the release was committed")
 	}
-	from, begun := len(c.Events()), time.Now()
-	if err := c.Reset(t.Context()); err != nil {
+	begin := len(c.Events())
+	if err := c.API().RestartBox(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	from := begin
 	c.await(t, &from, `BOOT-OK .*trial=no`)
-	plain := time.Since(begun)
+	plain, ok := downtime(c.Events()[begin:], anyOK)
+	if !ok {
+		t.Fatal("the console does not show when functions stopped for the restart")
+	}
 	load, _ := os.ReadFile("/proc/loadavg") // without it the figures have no meaning
 	t.Logf("an update stops the box for %.0f s, a plain restart for %.0f s: %.2f times; load %s", down.Seconds(), plain.Seconds(),
 		down.Seconds()/plain.Seconds(), load)
@@ -34,15 +38,15 @@ var (
 	committed = regexp.MustCompile(`^UPDATE-OK `)
 )
 
-// downtime is the time from the last beginning of a stop until the first commit.
-func downtime(events []vm.Event) (time.Duration, bool) {
+// downtime is the time from the last beginning of a stop until the first line that ends it.
+func downtime(events []vm.Event, end *regexp.Regexp) (time.Duration, bool) {
 	var stop time.Duration
 	standing := false
 	for _, e := range events {
 		switch {
 		case e.Kind != vm.Line:
-		case committed.MatchString(e.Text):
-			return e.Wall - stop, stop > 0
+		case end.MatchString(e.Text) && stop > 0:
+			return e.Wall - stop, true
 		case anyOK.MatchString(e.Text):
 			standing = standing && strings.Contains(e.Text, "trial=yes")
 		case stops.MatchString(e.Text) && !standing:
@@ -59,10 +63,13 @@ func TestDowntime(t *testing.T) {
 	update := []vm.Event{at(10, "BOOT-OK slot=a version=1 trial=no secs=9"), at(20, "allotment: Calendars: radicale stopping"),
 		at(21, "allotment: Directory: slapd stopping"), at(25, "UPDATE-ARMED version=2"), at(70, "BOOT-OK slot=b version=2 trial=yes secs=40"),
 		at(80, "UPDATE-OK version=2"), at(90, "allotment: Directory: slapd stopping")}
-	if d, ok := downtime(update); d != time.Minute || !ok {
+	if d, ok := downtime(update, committed); d != time.Minute || !ok {
 		t.Errorf("%v, %v; want a minute", d, ok)
 	}
-	if d, ok := downtime(update[:5]); ok {
+	if d, ok := downtime(update[:5], committed); ok {
 		t.Errorf("%v without a commit", d)
+	}
+	if d, ok := downtime(update[:5], anyOK); d != 50*time.Second || !ok {
+		t.Errorf("%v, %v until all is ready; want 50 s", d, ok)
 	}
 }
