@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -121,9 +122,15 @@ func newDeclared(t *testing.T, dir string, m *image.Manifest, asks map[string]fu
 	return newGated(t, dir, m, asks, nil)
 }
 
+// boxRuns: each box has a reaper, and of two in one process each would take ends of processes away from the other.
+var boxRuns atomic.Bool
+
 // newGated is newDeclared with a gate for updates.
 func newGated(t *testing.T, dir string, m *image.Manifest, asks map[string]func(context.Context) error, g *gate.Gate) *declared {
 	t.Helper()
+	if !boxRuns.CompareAndSwap(false, true) {
+		t.Fatal("another box runs still: end it first")
+	}
 	m.Organisation = image.Organisation{Name: "Club", Domain: "allotment.internal", Language: "en", TimeZone: "Etc/UTC"}
 	for i := range m.Modules {
 		m.Modules[i].Layers = []image.Digest{""}
@@ -245,7 +252,7 @@ func (b *declared) end(t *testing.T) string {
 	case <-time.After(20 * time.Second):
 		t.Fatal("the box does not end")
 	}
-	b.closed.Do(b.reaper.Close) // the next box has one of its own, and there must be no two
+	b.closed.Do(func() { b.reaper.Close(); boxRuns.Store(false) })
 	return b.diary.String()
 }
 

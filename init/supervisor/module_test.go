@@ -29,6 +29,7 @@ func TestModuleIsPreparedAgain(t *testing.T) {
 	if told := b.told(); strings.Contains(told, "cannot run") {
 		t.Error(told)
 	}
+	b.end(t)
 
 	b = start(strings.Repeat("x", 2*mostPreparations))
 	b.awaitState(t, "web.page", backoff)
