@@ -42,6 +42,7 @@ type testBox struct {
 	lacks  string // a module that this box has not
 	begun  bool   // restarted
 	seen   func(step string)
+	hear   func(text string)
 	format int // of the database's dump on this box
 }
 
@@ -118,7 +119,14 @@ func (b *testBox) Settings() (string, string) {
 func (b *testBox) Ready(context.Context, string) error { return nil }
 func (b *testBox) Busy() error                         { return nil }
 func (b *testBox) Restart(string)                      { b.begun = true }
-func (b *testBox) Tell(l api.Level, text string)       { b.told = append(b.told, string(l)+" "+text) }
+
+func (b *testBox) Tell(l api.Level, text string) {
+	b.told = append(b.told, string(l)+" "+text)
+	if b.hear != nil {
+		b.hear(text)
+	}
+}
+
 func (b *testBox) Mount(label string) (string, func() error, error) {
 	if label != "BACKUP" {
 		return "", nil, errors.New("no disk of that name is plugged in")
@@ -205,6 +213,12 @@ func (r *rig) reopen(children *reaper.Reaper, program, cache string) {
 	})
 	r.must(err)
 	r.Service = s
+	r.box.hear = func(text string) { // whoever hears of an end may ask for the next thing at once
+		ended := strings.Contains(text, "backup was made") || strings.Contains(text, "backup failed") || strings.Contains(text, "newest backup")
+		if state := s.Status().State; ended && state != api.BackupIdle {
+			r.t.Errorf("it tells %q while it is %s", text, state)
+		}
+	}
 }
 
 func (r *rig) again() {

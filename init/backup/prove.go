@@ -18,8 +18,20 @@ import (
 // week numbers the weeks, for the part of the data that a check reads.
 func week(t time.Time) int { return int(t.Unix() / int64(7*24*time.Hour/time.Second)) }
 
-// Prove restores the newest backup beside the running system and has every module prove what came back. The receipt is kept.
+// Prove restores the newest backup beside the running system and has every module prove what came back. The receipt is kept,
+// and the result told once the next thing can begin.
 func (s *Service) Prove(ctx context.Context) (api.BackupProof, error) {
+	p, err := s.proveAndNote(ctx)
+	switch {
+	case p.OK:
+		s.config.Box.Tell(api.Good, fmt.Sprintf("the newest backup was restored and proven: %d files, %d MB", p.Files, p.Bytes/1e6))
+	case p.Problem != "":
+		s.config.Box.Tell(api.Bad, "the newest backup could not be proven: "+p.Problem)
+	}
+	return p, err
+}
+
+func (s *Service) proveAndNote(ctx context.Context) (api.BackupProof, error) {
 	end, err := s.begin(api.BackupProving)
 	if err != nil {
 		return api.BackupProof{}, err
@@ -28,11 +40,8 @@ func (s *Service) Prove(ctx context.Context) (api.BackupProof, error) {
 	p := api.BackupProof{Time: s.config.Now().UTC()}
 	err = errors.Join(s.prove(ctx, &p), s.removeScratch())
 	p.Seconds = s.config.Now().Sub(p.Time).Seconds()
-	if p.OK = err == nil; p.OK {
-		s.config.Box.Tell(api.Good, fmt.Sprintf("the newest backup was restored and proven: %d files, %d MB", p.Files, p.Bytes/1e6))
-	} else {
+	if p.OK = err == nil; !p.OK {
 		p.Problem = inWords(err).Error()
-		s.config.Box.Tell(api.Bad, "the newest backup could not be proven: "+p.Problem)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -314,12 +314,14 @@ func (s *Service) concludeRestore(r *restoreRecord, results []api.BackupModulePr
 	stage := stageDone
 	if err != nil {
 		stage, next.Problem = stageFailed, err.Error()
-		s.config.Box.Tell(api.Bad, "the backup was restored, but not everything works: "+next.Problem)
-	} else {
-		s.config.Box.Tell(api.Good, fmt.Sprintf("the backup of %s is restored", r.Contents.Time.Format(time.DateTime)))
 	}
 	err = errors.Join(s.reach(&next, stage), snapshot.Remove(s.config.Root, snapshot.Restored))
 	if err != nil {
 		s.config.Warn(err)
 	}
+	if stage == stageFailed {
+		s.config.Box.Tell(api.Bad, "the backup was restored, but not everything works: "+next.Problem)
+		return
+	}
+	s.config.Box.Tell(api.Good, fmt.Sprintf("the backup of %s is restored", r.Contents.Time.Format(time.DateTime)))
 }

@@ -34,8 +34,19 @@ func (s *Service) tidy() error {
 	return err
 }
 
-// Save makes a backup and thins out the old ones. The result is noted, too.
+// Save makes a backup and thins out the old ones. The result is noted, too, and told once the next one can begin.
 func (s *Service) Save(ctx context.Context) (api.BackupRun, error) {
+	run, err := s.saveAndNote(ctx)
+	switch {
+	case run.OK:
+		s.config.Box.Tell(api.Good, fmt.Sprintf("a backup was made: %d files, %d MB, of which %d MB are new", run.Files, run.Bytes/1e6, run.Added/1e6))
+	case run.Problem != "":
+		s.config.Box.Tell(api.Bad, "the backup failed: "+run.Problem)
+	}
+	return run, err
+}
+
+func (s *Service) saveAndNote(ctx context.Context) (api.BackupRun, error) {
 	end, err := s.begin(api.BackupSaving)
 	if err != nil {
 		return api.BackupRun{}, err
@@ -46,9 +57,6 @@ func (s *Service) Save(ctx context.Context) (api.BackupRun, error) {
 	run.Seconds = s.config.Now().Sub(run.Time).Seconds()
 	if run.OK = err == nil; !run.OK {
 		run.Problem = inWords(err).Error()
-		s.config.Box.Tell(api.Bad, "the backup failed: "+run.Problem)
-	} else {
-		s.config.Box.Tell(api.Good, fmt.Sprintf("a backup was made: %d files, %d MB, of which %d MB are new", run.Files, run.Bytes/1e6, run.Added/1e6))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
