@@ -98,11 +98,8 @@ func newDemo(t *testing.T, name string, modules []string) *demo {
 // see judges a page of ours, and keeps a picture of it.
 func (d *demo) see(tab *browser.Tab, name string) {
 	d.t.Helper()
-	for _, v := range tab.Violations() {
-		d.t.Errorf("%s: %s", name, v)
-	}
-	for _, c := range tab.Complaints() {
-		d.t.Errorf("%s: the browser says: %s", name, c)
+	for _, f := range tab.Faults() {
+		d.t.Errorf("%s: %s", name, f)
 	}
 	d.keep(tab, name)
 }
@@ -131,13 +128,7 @@ func (d *demo) claim() {
 // firstRun goes through the wizard. In the middle of it the iPad is closed, and she goes on with another one.
 func (d *demo) firstRun(target api.BackupTarget) {
 	tab := d.officer
-	tab.Fill("First name", "Olga")
-	tab.Fill("Last name", "Oberst")
-	tab.Fill("Your own mail address", "olga@mail.example")
-	tab.Choose("Treasurer")
-	tab.Fill("Name to log in with", "olga")
-	tab.Fill("Password", demoPassword)
-	tab.Fill("The same password again", demoPassword)
+	introduceOlga(tab)
 	d.see(tab, "officer")
 	tab.Press("Make my account")
 	tab.Await("If you ever cannot get in")
@@ -182,6 +173,17 @@ func (d *demo) firstRun(target api.BackupTarget) {
 	tab.Press("To the portal")
 	tab.Await("Hello, Olga")
 	d.see(tab, "home-officer")
+}
+
+// introduceOlga fills in the wizard's form about its first officer.
+func introduceOlga(tab *browser.Tab) {
+	tab.Fill("First name", "Olga")
+	tab.Fill("Last name", "Oberst")
+	tab.Fill("Your own mail address", "olga@mail.example")
+	tab.Choose("Treasurer")
+	tab.Fill("Name to log in with", "olga")
+	tab.Fill("Password", demoPassword)
+	tab.Fill("The same password again", demoPassword)
 }
 
 // await waits for a page that may come after one that tells how long work goes on.

@@ -84,13 +84,7 @@ func claimWithPasskey(t *testing.T, p *portaltest.Portal, tab *browser.Tab) {
 	tab.Visit("https://" + portalName + "/portal/")
 	tab.Fill("Claim code", portaltest.Claim)
 	tab.Press("Go on")
-	tab.Fill("First name", "Olga")
-	tab.Fill("Last name", "Oberst")
-	tab.Fill("Your own mail address", "olga@mail.example")
-	tab.Choose("Treasurer")
-	tab.Fill("Name to log in with", "olga")
-	tab.Fill("Password", demoPassword)
-	tab.Fill("The same password again", demoPassword)
+	introduceOlga(tab)
 	tab.Press("Make my account")
 	tab.Await("If you ever cannot get in")
 	p.Advance(15 * time.Minute)
@@ -137,11 +131,8 @@ func inspect(t *testing.T, tab *browser.Tab) {
 		t.Errorf("%s: too wide: %s", tab.URL(), wide)
 	}
 	tab.Zoom(1)
-	for _, v := range tab.Violations() {
-		t.Errorf("%s: %s", tab.URL(), v)
-	}
-	for _, c := range tab.Complaints() {
-		t.Errorf("%s: the browser says: %s", tab.URL(), c)
+	for _, f := range tab.Faults() {
+		t.Errorf("%s: %s", tab.URL(), f)
 	}
 }
 

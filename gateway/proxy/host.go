@@ -104,11 +104,7 @@ func (g *Gateway) toPortal(w http.ResponseWriter, r *http.Request, t *table, hos
 	case host == t.portalHost || nobodys(host) && r.TLS != nil || !below(r.URL.Path, portalPath):
 		return false
 	}
-	scheme := "http"
-	if r.TLS != nil || g.trust(t.portalHost).Public {
-		scheme = "https"
-	}
-	redirect(w, http.StatusTemporaryRedirect, scheme+"://"+t.portalHost+r.URL.RequestURI())
+	redirect(w, http.StatusTemporaryRedirect, g.there(r, t.portalHost))
 	return true
 }
 
@@ -117,12 +113,17 @@ func (g *Gateway) toDomain(w http.ResponseWriter, r *http.Request, t *table, hos
 	if t.domain == "" || host != "www."+t.domain {
 		return false
 	}
+	redirect(w, http.StatusPermanentRedirect, g.there(r, t.domain))
+	return true
+}
+
+// there is the address of the same page on another of our names: by HTTPS, if the visitor came by it or will trust that name.
+func (g *Gateway) there(r *http.Request, name string) string {
 	scheme := "http"
-	if r.TLS != nil || g.trust(t.domain).Public {
+	if r.TLS != nil || g.trust(name).Public {
 		scheme = "https"
 	}
-	redirect(w, http.StatusPermanentRedirect, scheme+"://"+t.domain+r.URL.RequestURI())
-	return true
+	return scheme + "://" + name + r.URL.RequestURI()
 }
 
 // redirect sends visitors on. Unlike http.Redirect it takes the address as it is.

@@ -37,16 +37,12 @@ func (p *Pages) health(r *web.Request) error {
 	}
 	var v healthView
 	for _, x := range h.Lamps {
-		l := lamp{Class: class(x.Level), Title: r.Or("box.what."+x.What, x.What)}
+		l := lampOf(r, x)
 		if x.Module != "" {
-			l.Title, l.Path = r.ModuleTitle(x.Module, x.What), root+"modules/"+x.Module
+			l.Path = root + "modules/" + x.Module
 			if x.Level == api.Good {
-				l.Text = r.T("box.state.ready")
-			} else {
-				l.Says = x.Text
+				l.Text, l.Says = r.T("box.state.ready"), ""
 			}
-		} else if l.Text = r.Or("box.what."+x.What+"."+l.Class, ""); l.Text == "" {
-			l.Says = x.Text
 		}
 		v.Lamps = append(v.Lamps, l)
 	}

@@ -1,7 +1,6 @@
 package box
 
 import (
-	"fmt"
 	"strings"
 	"time"
 
@@ -102,6 +101,20 @@ func levelOf(h api.Health, what string) api.Level {
 	return api.Good
 }
 
+// lampOf is what a lamp of the box says: of a module in its own words, else in those of the messages where there are some.
+func lampOf(r *web.Request, x api.Lamp) lamp {
+	l := lamp{Class: class(x.Level)}
+	if x.Module != "" {
+		l.Title, l.Says = r.ModuleTitle(x.Module, x.What), x.Text
+		return l
+	}
+	l.Title = r.Or("box.what."+x.What, x.What)
+	if l.Text = r.Or("box.what."+x.What+"."+l.Class, ""); l.Text == "" {
+		l.Says = x.Text
+	}
+	return l
+}
+
 // machineLamps are the lines of the box's own health that somebody should look at, and modules that have no page.
 func machineLamps(r *web.Request, modules []api.Module, h api.Health) []lamp {
 	var all []lamp
@@ -109,12 +122,8 @@ func machineLamps(r *web.Request, modules []api.Module, h api.Health) []lamp {
 		if x.Level == api.Good || x.Module != "" && hasPage(modules, x.Module) || x.Module == "" && x.What == "network" {
 			continue
 		}
-		l := lamp{Class: class(x.Level), Path: root + "health", Do: r.T("box.lamp.look")}
-		if l.Title = r.Or("box.what."+x.What, x.What); x.Module != "" {
-			l.Title, l.Says = r.ModuleTitle(x.Module, x.What), x.Text
-		} else if l.Text = r.Or(fmt.Sprintf("box.what.%s.%s", x.What, class(x.Level)), ""); l.Text == "" {
-			l.Says = x.Text
-		}
+		l := lampOf(r, x)
+		l.Path, l.Do = root+"health", r.T("box.lamp.look")
 		all = append(all, l)
 	}
 	return all

@@ -31,6 +31,19 @@ func (tab *Tab) Violations() []Violation {
 		})))`, chromedp.EvalAwaitPromise))
 }
 
+// Faults are all violations of the page, and what the browser complained of, one line each.
+func (tab *Tab) Faults() []string {
+	tab.t.Helper()
+	var all []string
+	for _, v := range tab.Violations() {
+		all = append(all, v.String())
+	}
+	for _, c := range tab.Complaints() {
+		all = append(all, "the browser says: "+c)
+	}
+	return all
+}
+
 // Kind asks for the address with what the tab is logged in with, and returns the media type of the answer.
 func (tab *Tab) Kind(url string) string {
 	tab.t.Helper()

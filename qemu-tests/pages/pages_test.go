@@ -150,10 +150,7 @@ func judge(t *testing.T, tab *browser.Tab, url, file string) {
 
 func problems(t *testing.T, when string, tab *browser.Tab) {
 	t.Helper()
-	for _, v := range tab.Violations() {
-		t.Errorf("%s: %s", when, v)
-	}
-	for _, c := range tab.Complaints() {
-		t.Errorf("%s: the browser says: %s", when, c)
+	for _, f := range tab.Faults() {
+		t.Errorf("%s: %s", when, f)
 	}
 }
