@@ -54,7 +54,7 @@ func newIssuer(folder string, c Config, web *http.Client, answers *challenges) *
 	}
 }
 
-// obtain gets a certificate for the names, in place of the old one unless that is nil: its key and chain.
+// obtain gets a certificate for the names: its key and chain. The authority is told that it replaces the old one, unless that is nil.
 func (i *issuer) obtain(ctx context.Context, names []string, old *x509.Certificate) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -79,6 +79,10 @@ func (i *issuer) obtain(ctx context.Context, names []string, old *x509.Certifica
 		order.Profile = addressProfile
 	}
 	chains, err := i.client.ObtainCertificate(ctx, order)
+	if order.Replaces != nil && orderRefused(err) {
+		order.Replaces = nil
+		chains, err = i.client.ObtainCertificate(ctx, order)
+	}
 	if err != nil {
 		i.forget(err)
 		return nil, err
@@ -87,6 +91,13 @@ func (i *issuer) obtain(ctx context.Context, names []string, old *x509.Certifica
 		return nil, errors.New("the authority sent no certificate")
 	}
 	return bundle(key, chains[0].ChainPEM)
+}
+
+// orderRefused: the authority did not even take the order, and not because there were too many. It may have lost the certificate
+// that is to be replaced, which RFC 9773, section 5, lets it refuse; naming that is a courtesy that must not cost the next one.
+func orderRefused(err error) bool {
+	var p acme.Problem
+	return errors.As(err, &p) && p.Type != acme.ProblemTypeRateLimited && strings.HasPrefix(err.Error(), "creating new order:")
 }
 
 // register returns the account, which is made unless the authority knows its key already.

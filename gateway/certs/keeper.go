@@ -248,9 +248,7 @@ func (k *Keeper) renew(ctx context.Context, i *issuer, s *subject) error {
 	var old *x509.Certificate
 	if s.cert != nil {
 		r.Renewals++
-		if s.failures == 0 {
-			old = s.cert.Leaf // an authority that has lost it refuses the order, so it is not named twice
-		}
+		old = s.cert.Leaf
 	}
 	b, err := i.obtain(ctx, s.names, old)
 	if err != nil {

@@ -106,6 +106,26 @@ func TestRenew(t *testing.T) {
 	}
 }
 
+// TestReplacedIsUnknown renews at an authority that refuses to replace a certificate which it does not know.
+func TestReplacedIsUnknown(t *testing.T) {
+	w := newWorld(t, []string{"club.org"})
+	w.configure()
+	w.look()
+	first := w.verify("club.org.pem", "club.org")
+	w.forgets.Store(true)
+	w.pass(61 * day)
+	w.look()
+	if w.verify("club.org.pem", "club.org").Equal(first) {
+		t.Error("not renewed at the first attempt")
+	}
+	if w.refused.Load() == 0 {
+		t.Error("the authority was not told which certificate is replaced")
+	}
+	if s := w.keeper.Status(); s[0].Failures != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestRenewalInformation renews when the authority says so (RFC 9773), and not when it says later.
 func TestRenewalInformation(t *testing.T) {
 	w := newWorld(t, []string{"club.org", "late.org"})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -39,6 +40,8 @@ type world struct {
 	down    atomic.Bool  // the authority does not answer
 	lost    sync.Map     // names that lead nowhere
 	mute    atomic.Bool  // the box answers no challenges
+	forgets atomic.Bool  // the authority does not know the certificates that are to be replaced
+	refused atomic.Int64 // orders that it refused therefore
 	orders  atomic.Int64 // requests for certificates
 	ca      *ca.CAImpl
 	manage  *httptest.Server
@@ -91,7 +94,14 @@ func newWorld(t *testing.T, names []string, profiles ...string) *world {
 			return
 		}
 		answer := httptest.NewRecorder()
-		inner.ServeHTTP(answer, r)
+		if w.forgets.Load() && replaces(r) {
+			w.refused.Add(1)
+			answer.Header().Set("Content-Type", "application/problem+json")
+			answer.WriteHeader(http.StatusNotFound)
+			io.WriteString(answer, `{"type":"urn:ietf:params:acme:error:malformed","status":404,"detail":"no such certificate"}`)
+		} else {
+			inner.ServeHTTP(answer, r)
+		}
 		if strings.Contains(r.URL.Path, "order-plz") && answer.Code == http.StatusCreated {
 			w.orders.Add(1)
 		}
@@ -107,6 +117,19 @@ func newWorld(t *testing.T, names []string, profiles ...string) *world {
 	w.rootPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.authority.Leaf.Raw}))
 	w.config = Config{Names: names, Directory: s.URL + wfe.DirectoryPath, Email: "chair@club.invalid"}
 	return w
+}
+
+// replaces: the request orders a certificate in place of another one. Its body can be read again.
+func replaces(r *http.Request) bool {
+	body, err := io.ReadAll(r.Body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	var signed struct{ Payload string }
+	if err != nil || json.Unmarshal(body, &signed) != nil {
+		return false
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(signed.Payload)
+	var order struct{ Replaces string }
+	return err == nil && json.Unmarshal(payload, &order) == nil && order.Replaces != ""
 }
 
 func (w *world) configure() {
