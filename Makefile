@@ -7,6 +7,7 @@
 #                     RUN_ARGS="--firmware bios|uefi|uefi-secure --arch amd64|arm64 --memory MIB --until-ready"
 #   make build        build the images of PROFILE for ARCH into out/
 #   make test         all that must hold for every change: vet, staticcheck, known vulnerabilities, unit, host and VM tests
+#   make test-host, make test-machines  the two halves of that: what runs on the host, and what boots machines
 #   make test-full    the same with the long matrix of VM tests
 #   make demo-update  build three releases, boot the first, see it update to the second and undo the third, and print the letters;
 #                     DEMO=uefi, bios or arm64 for one of them alone
@@ -42,7 +43,7 @@ export GOFLAGS    := $(GOFLAGS) -buildvcs=false
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: help run build test test-full demo-update demo-club screens lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-portal bench-fleet bench-update repro repro-twin clean-cache
+.PHONY: help run build test test-host test-machines test-full demo-update demo-club screens lint vet staticcheck vulnerabilities bench bench-modules bench-sandbox bench-portal bench-fleet bench-update repro repro-twin clean-cache
 
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -56,9 +57,13 @@ build: $(KEYS)
 $(KEYS):
 	go run ./cmd/allot key new $(KEYS)
 
-# VM tests come by themselves and one after another, so that nothing else takes the processor from a guest's clock.
-test: lint
+test: lint test-host test-machines
+
+test-host:
 	go test -p 2 -timeout 30m $(TEST_ARGS) $$(go list ./... | grep -v '/qemu-tests')
+
+# VM tests come by themselves and one after another, so that nothing else takes the processor from a guest's clock.
+test-machines:
 	go test -p 1 -timeout 75m $(TEST_ARGS) ./qemu-tests/...
 
 test-full:
