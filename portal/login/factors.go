@@ -76,10 +76,14 @@ func (l *Login) change(person string, f func(*factors) error) error {
 	})
 }
 
-// Forget removes all that a person could log in with besides her password, and ends her sessions: for one who is
-// purged, so that nobody who gets her name later has her keys too.
+// Forget removes all that a person could log in with besides her password, links in mails too, and ends her sessions: for one
+// who is purged, so that nobody who gets her name later has her keys too.
 func (l *Login) Forget(person string) error {
 	err := l.DB.Update(func(tx *store.Tx) error {
+		err := removeLinks(tx, func(k link) bool { return k.Person == person })
+		if err != nil {
+			return err
+		}
 		f, err := allFactors.Get(tx, person)
 		if errors.Is(err, store.ErrNotFound) {
 			return nil

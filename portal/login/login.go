@@ -77,8 +77,6 @@ type Login struct {
 	creating   *ticket.Tickets[ceremony]
 	asking     *ticket.Tickets[ceremony]
 	secrets    *ticket.Tickets[newTOTP]
-	resets     *ticket.Tickets[link]
-	confirming *ticket.Tickets[link]
 	resetting  sync.Mutex
 	sends      chan struct{} // has room for as many values as mails may be under way at once
 	sending    sync.WaitGroup
@@ -96,7 +94,6 @@ func New(d Deps) *Login {
 		answerTime: 400 * time.Millisecond}
 	l.pending, l.secrets = ticket.New[halfway](d.Now, ticketTime), ticket.New[newTOTP](d.Now, ticketTime)
 	l.creating, l.asking = ticket.New[ceremony](d.Now, ticketTime), ticket.New[ceremony](d.Now, ticketTime)
-	l.resets, l.confirming = ticket.New[link](d.Now, linkTime), ticket.New[link](d.Now, linkTime)
 	l.sends = make(chan struct{}, sendsAtOnce)
 	return l
 }

@@ -33,13 +33,6 @@ var (
 	linkRule = rule{free: 3, first: 10 * time.Minute, most: time.Hour}
 )
 
-// link is what the link in a mail is for.
-type link struct {
-	person  string
-	address string    // that it was sent to
-	changed time.Time // factors.Changed of then
-}
-
 // sendTime bounds what is done after the answer; sendsAtOnce how much of it.
 const (
 	sendTime    = time.Minute
@@ -88,11 +81,15 @@ func (l *Login) sendReset(ctx context.Context, name string) error {
 	if err != nil || !p.Active || !f.confirms(p.OutsideMail) || l.guesses.count("reset "+p.Name, linkRule) != nil {
 		return err
 	}
-	token := l.resets.Put(link{p.Name, p.OutsideMail, f.Changed})
-	return errors.Join(l.sendLink(ctx, p, "password.reset", PathReset, token), l.record("", "password.asked", p.Name, nil))
+	return errors.Join(l.sendLink(ctx, p, f, "password.reset", PathReset), l.record("", "password.asked", p.Name, nil))
 }
 
-func (l *Login) sendLink(ctx context.Context, p directory.Person, kind, path, token string) error {
+// sendLink sends a person whose factors are f a link to the page at path.
+func (l *Login) sendLink(ctx context.Context, p directory.Person, f factors, kind, path string) error {
+	token, err := l.newLink(link{Purpose: path, Person: p.Name, Address: p.OutsideMail, Changed: f.Changed})
+	if err != nil {
+		return err
+	}
 	return l.Send(ctx, p, kind, l.Now().Add(linkTime).UTC(),
 		map[string]string{"link": l.Place() + path + "?" + url.Values{"token": {token}}.Encode()})
 }
@@ -105,7 +102,7 @@ func (f *factors) confirms(address string) bool {
 // good is the person whom a link was sent to, if it serves still: her account is active, and neither her address nor her
 // password have changed. Else ErrTicket.
 func (l *Login) good(ctx context.Context, k link) (directory.Person, factors, error) {
-	p, err := l.Directory.Person(ctx, k.person)
+	p, err := l.Directory.Person(ctx, k.Person)
 	if errors.Is(err, directory.ErrNotFound) {
 		err = ErrTicket
 	}
@@ -113,7 +110,7 @@ func (l *Login) good(ctx context.Context, k link) (directory.Person, factors, er
 		return directory.Person{}, factors{}, err
 	}
 	f, err := l.factors(p.Name)
-	if err == nil && (!p.Active || !strings.EqualFold(p.OutsideMail, k.address) || !f.Changed.Equal(k.changed)) {
+	if err == nil && (!p.Active || !strings.EqualFold(p.OutsideMail, k.Address) || !f.Changed.Equal(k.Changed)) {
 		err = ErrTicket
 	}
 	return p, f, err
@@ -121,12 +118,12 @@ func (l *Login) good(ctx context.Context, k link) (directory.Person, factors, er
 
 // ResetFor is the person whose link for a new password has the token. ErrTicket: it serves no more.
 func (l *Login) ResetFor(ctx context.Context, token string) (directory.Person, error) {
-	k, ok := l.resets.Get(token)
-	if !ok {
-		return directory.Person{}, ErrTicket
+	k, err := l.findLink(token, PathReset)
+	if err != nil {
+		return directory.Person{}, err
 	}
 	p, f, err := l.good(ctx, k)
-	if err == nil && !f.confirms(k.address) {
+	if err == nil && !f.confirms(k.Address) {
 		err = ErrTicket
 	}
 	return p, err
@@ -147,10 +144,10 @@ func (l *Login) Reset(ctx context.Context, token, password string) (directory.Pe
 	if err := l.setPassword(ctx, p.Name, password); err != nil {
 		return p, err
 	}
-	l.resets.Take(token)
 	l.guesses.forgive(p.Name)
 	l.tell(ctx, p.Name, "password.changed", nil)
-	return p, errors.Join(l.record(p.Name, "password.reset", p.Name, nil), l.Sessions.EndAll(p.Name), l.tellOfficers(ctx, p))
+	return p, errors.Join(l.useUp(token), l.record(p.Name, "password.reset", p.Name, nil), l.Sessions.EndAll(p.Name),
+		l.tellOfficers(ctx, p))
 }
 
 // tellOfficers tells the other officers that one of them has a new password by mail.
@@ -192,14 +189,14 @@ func (l *Login) SendConfirm(ctx context.Context, p directory.Person) error {
 	if err != nil {
 		return err
 	}
-	return l.sendLink(ctx, p, "address.confirm", PathAddress, l.confirming.Put(link{p.Name, p.OutsideMail, f.Changed}))
+	return l.sendLink(ctx, p, f, "address.confirm", PathAddress)
 }
 
 // ConfirmFor is the person whose link to confirm her address has the token. ErrTicket: it serves no more.
 func (l *Login) ConfirmFor(ctx context.Context, token string) (directory.Person, error) {
-	k, ok := l.confirming.Get(token)
-	if !ok {
-		return directory.Person{}, ErrTicket
+	k, err := l.findLink(token, PathAddress)
+	if err != nil {
+		return directory.Person{}, err
 	}
 	p, _, err := l.good(ctx, k)
 	return p, err
@@ -215,8 +212,7 @@ func (l *Login) Confirm(ctx context.Context, token string) error {
 	if err != nil {
 		return err
 	}
-	l.confirming.Take(token)
-	err = errors.Join(l.KnowAddress(p.Name, p.OutsideMail), l.record(p.Name, "address.confirmed", p.Name, nil))
+	err = errors.Join(l.useUp(token), l.KnowAddress(p.Name, p.OutsideMail), l.record(p.Name, "address.confirmed", p.Name, nil))
 	if former := p; f.Address != "" && !f.confirms(p.OutsideMail) && err == nil {
 		former.OutsideMail = f.Address
 		err = l.Send(ctx, former, "address.changed", time.Time{}, nil)

@@ -4,6 +4,7 @@ package portaltest
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -91,17 +92,31 @@ func open(t testing.TB, box *boxtest.Box, c config.Config, password string) *Por
 		t.Fatal(err)
 	}
 	p := &Portal{Box: box, Config: &c}
+	p.begin(t)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { p.ServeHTTP(w, r) }))
+	t.Cleanup(func() { server.Close(); p.Close() })
+	p.URL = server.URL
+	return p
+}
+
+// begin starts a portal on what one of before has kept.
+func (p *Portal) begin(t testing.TB) {
+	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	var err error
 	if p.Portal, err = portal.Open(func() config.Config { return *p.Config }, p.now, log); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { p.Close() })
 	p.Directory = p.Deps().Directory
-	server := httptest.NewServer(p)
-	t.Cleanup(server.Close)
-	p.URL = server.URL
-	return p
+}
+
+// Restart ends the portal and starts another on what it has kept, while nobody asks. Browsers keep their cookies.
+func (p *Portal) Restart(t testing.TB) {
+	t.Helper()
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p.begin(t)
 }
 
 // serve answers the box's API on a unix socket, for officers as the portal is one.
