@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -220,7 +221,7 @@ func TestServerEndsTheConnection(t *testing.T) {
 	}
 }
 
-// muted is a stream whose reader is gone after ctx.
+// muted is a stream whose user is gone after ctx: it neither takes nor changes anything any more that the next one needs.
 type muted struct {
 	Stream
 	ctx context.Context
@@ -235,6 +236,20 @@ func (m *muted) Read(p []byte) (int, error) {
 		return 0, m.ctx.Err()
 	}
 	return n, err
+}
+
+func (m *muted) Write(p []byte) (int, error) {
+	if m.ctx.Err() != nil {
+		return 0, m.ctx.Err()
+	}
+	return m.Stream.Write(p)
+}
+
+func (m *muted) SetWriteDeadline(t time.Time) error {
+	if m.ctx.Err() != nil {
+		return m.ctx.Err()
+	}
+	return m.Stream.SetWriteDeadline(t)
 }
 
 func TestClientWaitsForTheServer(t *testing.T) {
