@@ -169,6 +169,11 @@ func (c *Client) RestartUpdate(ctx context.Context) error {
 	return c.send(ctx, http.MethodPost, "/v1/update/restart", nil)
 }
 
+// TidyUpdates removes the copies of data that no way back needs any more.
+func (c *Client) TidyUpdates(ctx context.Context) error {
+	return c.send(ctx, http.MethodPost, "/v1/update/tidy", nil)
+}
+
 // Provision makes accounts.
 func (c *Client) Provision(ctx context.Context, p Provision) iter.Seq2[Account, error] {
 	return stream[Account](ctx, c, http.MethodPost, "/v1/provision", nil, p)

@@ -60,6 +60,7 @@ func Routes() []Route {
 		{"POST", "/v1/update/now", Officer, "update as soon as possible, without waiting for the night"},
 		{"POST", "/v1/update/back", Officer, "go back to the version of before, if it is confirmed, or say what that would lose"},
 		{"POST", "/v1/update/restart", Owner, "stop, keep a copy of the data, and try the version that is ready; for the updater"},
+		{"POST", "/v1/update/tidy", Owner, "remove the copies of data that no way back needs any more; for the updater"},
 		{"GET", "/v1/backup", Officer, "how the backup does: target, last run, last proof, lamp"},
 		{"PUT", "/v1/backup/target", Officer, "try a target and back up there from now on; answers with the sheet to print"},
 		{"DELETE", "/v1/backup/target", Officer, "back up no more; what is there stays there"},

@@ -31,6 +31,8 @@ const (
 type Supervisor interface {
 	// RestartUpdate tries the release that is staged: it returns why it cannot be, or the machine resets.
 	RestartUpdate(context.Context) error
+	// TidyUpdates removes the copies of data that no way back needs any more.
+	TidyUpdates(context.Context) error
 }
 
 // Options are what a daemon works with.
@@ -143,7 +145,7 @@ func (d *Daemon) work(ctx context.Context, p schedule.Policy) (time.Time, error)
 	case a != nil && (a.Stage == attempt.Armed || a.Stage == attempt.Trial || a.Stage == attempt.Undoing):
 		return d.later(), nil // it is the supervisor's turn
 	default:
-		d.tidy(a)
+		d.tidy(ctx, a)
 	}
 	if err := install.Describe(d.Install); err != nil {
 		return d.later(), err

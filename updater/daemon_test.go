@@ -19,6 +19,7 @@ import (
 	"allotment/updater/attempt"
 	"allotment/updater/config"
 	"allotment/updater/fetch"
+	"allotment/updater/gate"
 	"allotment/updater/history"
 	"allotment/updater/install"
 	"allotment/updater/install/installtest"
@@ -48,6 +49,12 @@ func (w *world) RestartUpdate(context.Context) error {
 	}
 	w.restarts++
 	return w.refuse
+}
+
+// TidyUpdates implements Supervisor, as the real one does.
+func (w *world) TidyUpdates(context.Context) error {
+	return gate.New(gate.Config{Dir: w.dir, Running: w.Running, Snapshots: gate.Data{Root: w.State},
+		Now: func() time.Time { return w.now }, Log: w.Box.Log}).Tidy()
 }
 
 func onWorld(t *testing.T, body func(w *world)) {

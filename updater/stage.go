@@ -3,7 +3,6 @@ package updater
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,8 +12,6 @@ import (
 	"allotment/updater/fetch"
 	"allotment/updater/history"
 	"allotment/updater/install"
-	"allotment/updater/letter"
-	"allotment/updater/snapshot"
 )
 
 // refusal says why nothing is to be done about what is offered; empty if something is.
@@ -123,20 +120,8 @@ func (d *Daemon) number(a *attempt.Attempt) int {
 }
 
 // tidy removes what is not needed any more. What cannot be removed is no reason to stop.
-func (d *Daemon) tidy(a *attempt.Attempt) {
-	keep := ""
-	if a != nil && a.Stage == attempt.Committed && a.To == d.Install.Running && d.Now().Before(d.backUntil(a)) {
-		keep = string(a.To.Version)
-	}
-	names, err := snapshot.List(d.Install.State)
-	if err != nil {
-		d.Log.Warn("cannot look for old copies of data", "error", err)
-	}
-	for _, name := range names {
-		if name != keep && name != snapshot.Backup && name != snapshot.Restored {
-			d.warn(snapshot.Remove(d.Install.State, name))
-		}
-	}
+func (d *Daemon) tidy(ctx context.Context, a *attempt.Attempt) {
+	d.warn(d.Supervisor.TidyUpdates(ctx))
 	if a != nil && (a.Stage == attempt.Fetching || a.Stage == attempt.Staged) {
 		return // staging tidies for itself
 	}
@@ -155,15 +140,6 @@ func (d *Daemon) startable() ([]image.Version, error) {
 	}
 	defer b.Close()
 	return b.Versions()
-}
-
-// backUntil is until when an officer can go back from the update.
-func (d *Daemon) backUntil(a *attempt.Attempt) time.Time {
-	i := slices.IndexFunc(a.Marks, func(m attempt.Mark) bool { return m.Stage == attempt.Committed })
-	if i < 0 {
-		return time.Time{}
-	}
-	return a.Marks[i].Time.AddDate(0, 0, letter.KeptDays)
 }
 
 func (d *Daemon) warn(err error) {

@@ -148,7 +148,8 @@ func authority(a image.ACME) gateway.ACME {
 
 // serve answers the api until ctx ends.
 func serve(ctx context.Context, box *supervisor.Box, log *supervisor.Log) error {
-	c := apiserver.Config{Box: box, Access: map[uint32]api.Access{plan.PortalID: api.Officer}}
+	c := apiserver.Config{Box: box, Access: map[uint32]api.Access{plan.PortalID: api.Officer},
+		Routes: map[uint32][]string{plan.UpdaterID: {"POST /v1/update/restart", "POST /v1/update/tidy"}}}
 	if box.Info().Developer {
 		c.Developer = box
 	}

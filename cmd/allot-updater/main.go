@@ -1,5 +1,6 @@
 // Allot-updater keeps the system up to date: allot-updater CONFIG, the path of an config.Config in JSON. SIGHUP makes it read
-// CONFIG again, look at what officers want, and ask for a new release at once; SIGTERM ends it, wherever it is.
+// CONFIG again, look at what officers want, and ask for a new release at once; SIGTERM ends it, wherever it is. It needs a user
+// of its own with the capabilities that the supervisor gives it; nothing is open to it but what confined.go names.
 package main
 
 import (
@@ -9,7 +10,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 	_ "time/tzdata" // the root file system has none
@@ -45,8 +45,6 @@ func main() {
 }
 
 func run(path string, log *slog.Logger) error {
-	debug.SetMemoryLimit(memoryLimit)
-	debug.SetGCPercent(50)
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, unix.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
@@ -59,7 +57,7 @@ func run(path string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(c.Run, 0o755); err != nil {
+	if err := confined(path, c); err != nil {
 		return err
 	}
 	var zone atomic.Pointer[time.Location]

@@ -55,6 +55,8 @@ type Box interface {
 	// RestartUpdate tries the release that is staged. It returns when the box resets, or with the reason why it does not; then
 	// all modules go on.
 	RestartUpdate(ctx context.Context) error
+	// TidyUpdates removes the copies of data that no way back needs any more.
+	TidyUpdates() error
 
 	// Provision makes accounts in the directory and yields each once it can log in. A name that exists already gets a new
 	// password.

@@ -66,6 +66,7 @@ func (s *Server) handlers() map[string]handler {
 		"POST /v1/update/now":     func(w http.ResponseWriter, _ *http.Request) error { return done(w, s.config.Box.CheckUpdate(true)) },
 		"POST /v1/update/back":    s.goBack,
 		"POST /v1/update/restart": s.restartUpdate,
+		"POST /v1/update/tidy":    s.tidyUpdates,
 
 		"GET /v1/developer/layers/{digest}":                          s.hasLayer,
 		"PUT /v1/developer/layers/{digest}":                          s.addLayer,

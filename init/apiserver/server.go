@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,7 @@ type Config struct {
 	Box       Box
 	Developer Developer             // nil unless the image is a developer image
 	Access    map[uint32]api.Access // by the host's user id of who connects to the socket; root is the owner; others are public
+	Routes    map[uint32][]string   // by the same, patterns of routes that a user may use whatever its class is
 }
 
 // Server answers the API.
@@ -79,27 +81,31 @@ func (s *Server) Serve(l net.Listener) error {
 // Close ends all connections and listeners.
 func (s *Server) Close() error { return s.http.Close() }
 
-// accessKey is the key of a connection's api.Access in its context.
-type accessKey struct{}
+// Keys of what a connection's context says of who connected.
+type (
+	accessKey struct{} // api.Access
+	routesKey struct{} // []string: of Config.Routes
+)
 
 func (s *Server) connContext(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, accessKey{}, s.access(c))
+	class, routes := s.access(c)
+	return context.WithValue(context.WithValue(ctx, accessKey{}, class), routesKey{}, routes)
 }
 
-// access is the class of whoever connected.
-func (s *Server) access(c net.Conn) api.Access {
+// access is the class of whoever connected, and the routes that it may use besides.
+func (s *Server) access(c net.Conn) (api.Access, []string) {
 	if l, ok := c.(interface{ NetConn() net.Conn }); ok { // of package limit
 		c = l.NetConn()
 	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return api.Owner
+		return api.Owner, nil
 	}
 	uid, err := peer(u)
 	if err != nil {
-		return api.Public
+		return api.Public, nil
 	}
-	return s.class(uid)
+	return s.class(uid), s.config.Routes[uid]
 }
 
 // class is that of a user of the host.
@@ -135,6 +141,7 @@ type handler func(w http.ResponseWriter, r *http.Request) error
 func (s *Server) guard(route api.Route, h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		class, _ := r.Context().Value(accessKey{}).(api.Access)
+		routes, _ := r.Context().Value(routesKey{}).([]string)
 		if class == api.Owner && s.config.Developer != nil {
 			class = api.Developer
 		}
@@ -142,7 +149,7 @@ func (s *Server) guard(route api.Route, h handler) http.Handler {
 		case route.Access == api.Developer && s.config.Developer == nil:
 			writeError(w, api.Errorf(api.NotFound, "this is no developer image: there is no route %s %s", r.Method, r.URL.Path))
 			return
-		case class < route.Access:
+		case class < route.Access && !slices.Contains(routes, route.Pattern()):
 			writeError(w, api.Errorf(api.Refused, "this is for the class %s, and you are %s", route.Access, class))
 			return
 		}

@@ -9,9 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -198,8 +200,11 @@ func TestUpdateRoutes(t *testing.T) {
 	if err := c.RestartUpdate(ctx); !errors.Is(err, &api.Error{Code: api.Conflict}) {
 		t.Errorf("restart: %v", err)
 	}
+	if err := c.TidyUpdates(ctx); err != nil {
+		t.Errorf("tidy: %v", err)
+	}
 	want := `update policy {"paused":false,"channel":"candidate"}|update check, now false|update check, now true|` +
-		`update back, confirmed false|update back, confirmed true`
+		`update back, confirmed false|update back, confirmed true|update tidy`
 	if got := strings.Join(box.Done(), "|"); got != want {
 		t.Errorf("the box was told %s\nwant %s", got, want)
 	}
@@ -372,6 +377,27 @@ func TestClasses(t *testing.T) {
 				t.Errorf("class %s, %s: status %d, %s; want refused %t", class, r.Pattern(), a.status, a.body.String(), want)
 			}
 		}
+	}
+}
+
+// TestRoutesOfAUser wants that a user can use the routes that are named for it, and no others of their class.
+func TestRoutesOfAUser(t *testing.T) {
+	const restart, tidy = "POST /v1/update/restart", "POST /v1/update/tidy"
+	box := boxtest.New(at)
+	s := serve(t, Config{Box: box})
+	for _, r := range api.Routes() {
+		if r.Access != api.Owner {
+			continue
+		}
+		ctx := context.WithValue(context.WithValue(t.Context(), accessKey{}, api.Public), routesKey{}, []string{restart, tidy})
+		a := &recorder{header: http.Header{}}
+		s.http.Handler.ServeHTTP(a, httptest.NewRequestWithContext(ctx, r.Method, r.Path, strings.NewReader("{}")))
+		if allowed := a.status != http.StatusForbidden; allowed != (r.Pattern() == restart || r.Pattern() == tidy) {
+			t.Errorf("%s: status %d, %s", r.Pattern(), a.status, a.body.String())
+		}
+	}
+	if got := box.Done(); !slices.Equal(got, []string{"update tidy"}) {
+		t.Errorf("the box was told %q", got)
 	}
 }
 

@@ -45,3 +45,7 @@ func (s *Server) goBack(w http.ResponseWriter, r *http.Request) error {
 func (s *Server) restartUpdate(w http.ResponseWriter, r *http.Request) error {
 	return done(w, s.config.Box.RestartUpdate(r.Context()))
 }
+
+func (s *Server) tidyUpdates(w http.ResponseWriter, _ *http.Request) error {
+	return done(w, s.config.Box.TidyUpdates())
+}

@@ -1,6 +1,7 @@
 package confine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -11,7 +12,7 @@ import (
 
 // Paths are what a program may open: files and folders with all that is in them. Those that are not there are left out.
 type Paths struct {
-	Read  []string // and run
+	Read  []string // and with Exec run
 	Write []string // and read
 }
 
@@ -36,31 +37,40 @@ func Exec(program string, args, env []string, p Paths) error {
 
 // enforce holds the thread to the paths; see landlock(7).
 func (p Paths) enforce() error {
-	attr := unix.LandlockRulesetAttr{Handled_access_fs: allFiles}
-	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
-	if errno != 0 {
-		return fmt.Errorf("cannot make a ruleset: %w", errno)
+	rules, err := p.rules(unix.LandlockRulesetAttr{Handled_access_fs: allFiles}, readFiles|unix.LANDLOCK_ACCESS_FS_EXECUTE,
+		allFiles&^unix.LANDLOCK_ACCESS_FS_EXECUTE)
+	if err != nil {
+		return err
 	}
-	rules := int(fd)
 	defer unix.Close(rules)
-	for _, path := range p.Read {
-		if err := permit(rules, path, readFiles|unix.LANDLOCK_ACCESS_FS_EXECUTE); err != nil {
-			return err
-		}
-	}
-	for _, path := range p.Write {
-		if err := permit(rules, path, allFiles&^unix.LANDLOCK_ACCESS_FS_EXECUTE); err != nil {
-			return err
-		}
-	}
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, fd, 0, 0); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(rules), 0, 0); errno != 0 {
 		return fmt.Errorf("cannot enforce the rules: %w", errno)
 	}
 	return nil
 }
 
+// rules is the file descriptor of a ruleset that gives the rights read and write below the paths.
+func (p Paths) rules(attr unix.LandlockRulesetAttr, read, write uint64) (int, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("cannot make a ruleset: %w", errno)
+	}
+	var err error
+	for _, path := range p.Read {
+		err = errors.Join(err, permit(int(fd), path, read))
+	}
+	for _, path := range p.Write {
+		err = errors.Join(err, permit(int(fd), path, write))
+	}
+	if err != nil {
+		return 0, errors.Join(err, unix.Close(int(fd)))
+	}
+	return int(fd), nil
+}
+
 // ofFiles are the rights that a file can have, which are fewer than those of a folder.
-const ofFiles = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_READ_FILE
+const ofFiles = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_READ_FILE |
+	unix.LANDLOCK_ACCESS_FS_TRUNCATE
 
 func permit(rules int, path string, access uint64) error {
 	f, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)

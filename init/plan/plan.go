@@ -48,6 +48,7 @@ const (
 	GatewayID  = 901
 	ResolverID = 902
 	PortalID   = 903
+	UpdaterID  = 905
 )
 
 // Folders of volumes that are the gateway's and the portal's own; no module has these names.

@@ -28,6 +28,7 @@ type daemonConfig struct {
 	name    string // of its log and its folder
 	program string
 	id      int                         // user and group; no module's range holds it
+	caps    []uintptr                   // capabilities(7) that it has nevertheless
 	memory  int64                       // bytes
 	pids    int64                       // threads count
 	weight  int                         // cgroup v2 cpu.weight
@@ -148,6 +149,7 @@ func (d *daemon) start(context.Context) (*reaper.Process, error) {
 		Path: d.program, Args: []string{d.config}, Stdout: d.output, Stderr: d.output, Extra: d.sockets,
 		Sys: &syscall.SysProcAttr{
 			Credential: &syscall.Credential{Uid: uint32(d.id), Gid: uint32(d.id)}, UseCgroupFD: true, CgroupFD: int(group.Fd()),
+			AmbientCaps: d.caps,
 		},
 	})
 	if err != nil {

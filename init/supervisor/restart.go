@@ -48,6 +48,14 @@ func (b *Box) RestartUpdate(ctx context.Context) error {
 	return nil
 }
 
+// TidyUpdates implements apiserver.Box.
+func (b *Box) TidyUpdates() error {
+	if b.supervisor.config.Gate == nil {
+		return errNoUpdates
+	}
+	return b.supervisor.config.Gate.Tidy()
+}
+
 // staged is the version that can be tried now.
 func (s *Supervisor) staged() (image.Version, error) {
 	if s.config.Gate == nil {

@@ -65,6 +65,7 @@ func (b *bench) Take(name string) error                 { return b.do("take " + 
 func (b *bench) Restore(name string) error              { return b.do("restore " + name) }
 func (b *bench) Remove(name string) error               { return b.do("remove " + name) }
 func (b *bench) Exists(string) bool                     { return true }
+func (b *bench) List() ([]string, error)                { return []string{"1.0", "2.0", snapshot.Backup}, nil }
 func (b *bench) Changes(string) ([]snapshot.Change, error) {
 	return []snapshot.Change{{Module: "web", Volume: "data", Files: 2, Bytes: 10}}, nil
 }

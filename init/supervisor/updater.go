@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"allotment/image"
 	"allotment/init/plan"
 	"allotment/updater/schedule"
@@ -12,13 +14,18 @@ import (
 // updaterMemory bounds the updater, in bytes; what it writes to disk counts until it is written.
 const updaterMemory = 64 << 20
 
+// updaterCaps let a user who is not root write what is root's, where its own rules of Landlock let it: the slot that does not
+// run, the layers, which are immutable, and the folder that it shares with us.
+var updaterCaps = []uintptr{unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_LINUX_IMMUTABLE}
+
 // addUpdater makes the updater's unit, which startUpdater lets start. The box is as good without it.
 func (s *Supervisor) addUpdater() (err error) {
 	if s.config.Updater == "" {
 		return nil
 	}
 	s.updater, err = s.addDaemon(daemonConfig{
-		name: "updater", program: s.config.Updater, memory: updaterMemory, pids: 64, weight: 20,
+		name: "updater", program: s.config.Updater, id: plan.UpdaterID, caps: updaterCaps,
+		memory: updaterMemory, pids: 64, weight: 20,
 		listen: func() ([]*os.File, error) { return nil, nil },
 		ready:  image.Check{Timeout: 30}, ask: func(context.Context) error { return nil }, informed: true,
 	})

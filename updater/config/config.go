@@ -21,7 +21,7 @@ type Config struct {
 	RootHash verity.RootHash `json:"roothash"` // of the root that runs
 	API      string          `json:"api"`      // path of the API's socket
 	State    string          `json:"state"`    // where the state partition is mounted, such as /state
-	Run      string          `json:"run"`      // folder for what need not last: status.json, and where the ESP is mounted
+	Run      string          `json:"run"`      // folder of its own for what need not last: status.json
 	Zone     string          `json:"zone"`     // the organisation's time zone, such as Europe/London
 }
 

@@ -17,5 +17,8 @@ func (d Data) Remove(name string) error { return snapshot.Remove(d.Root, name) }
 // Exists implements Snapshots.
 func (d Data) Exists(name string) bool { return snapshot.Exists(d.Root, name) }
 
+// List implements Snapshots.
+func (d Data) List() ([]string, error) { return snapshot.List(d.Root) }
+
 // Changes implements Snapshots.
 func (d Data) Changes(name string) ([]snapshot.Change, error) { return snapshot.Changes(d.Root, name) }

@@ -35,6 +35,7 @@ type Snapshots interface {
 	Restore(name string) error
 	Remove(name string) error
 	Exists(name string) bool
+	List() ([]string, error)
 	Changes(name string) ([]snapshot.Change, error)
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +107,7 @@ func (m *machine) remove(v image.Version) {
 	m.entries = kept
 }
 
-// Take, Restore, Remove, Exists and Changes implement Snapshots.
+// Take, Restore, Remove, Exists, List and Changes implement Snapshots.
 func (m *machine) Take(name string) error {
 	return m.change("take "+name, func() { m.copies[name] = m.data })
 }
@@ -119,6 +121,7 @@ func (m *machine) Remove(name string) error {
 }
 
 func (m *machine) Exists(name string) bool                        { _, ok := m.copies[name]; return ok }
+func (m *machine) List() ([]string, error)                        { return slices.Sorted(maps.Keys(m.copies)), nil }
 func (m *machine) Changes(name string) ([]snapshot.Change, error) { return nil, nil }
 
 // newMachine has a release staged.

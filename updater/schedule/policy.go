@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"allotment/init/durable"
@@ -20,8 +21,12 @@ type Policy struct {
 	Metered    bool      `json:"metered,omitempty"`   // bytes cost money: none is fetched until Now
 	Now        bool      `json:"now,omitempty"`       // as soon as possible, once
 	Channel    string    `json:"channel,omitempty"`   // stable or candidate; empty: the manifest's
-	Source     string    `json:"source,omitempty"`    // folder with a copy of the repository; empty: the manifest's URLs
+	Source     string    `json:"source,omitempty"`    // Media or a folder in it with a copy of the repository; empty: the manifest's URLs
 }
+
+// Media is where media are mounted from which releases can be taken. The updater can open no other folders: it keeps the policy
+// itself, and must not be able to choose.
+const Media = "/run/usb"
 
 // Window is a part of the day in the organisation's time zone. It may go over midnight; empty: 02:00 to 05:00.
 type Window struct {
@@ -65,8 +70,8 @@ func (p Policy) Check() error {
 	if p.Channel != "" && p.Channel != "stable" && p.Channel != "candidate" {
 		return fmt.Errorf("channel is stable or candidate, not %q", p.Channel)
 	}
-	if p.Source != "" && !filepath.IsAbs(p.Source) {
-		return fmt.Errorf("source is a folder such as /run/usb, not %q", p.Source)
+	if at := filepath.Clean(p.Source); p.Source != "" && at != Media && !strings.HasPrefix(at, Media+"/") {
+		return fmt.Errorf("source is %s or a folder in it, not %q", Media, p.Source)
 	}
 	if p.Window == (Window{}) {
 		return nil

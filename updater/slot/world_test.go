@@ -302,6 +302,7 @@ func (s snapshots) Remove(name string) error {
 }
 
 func (s snapshots) Exists(name string) bool                   { _, ok := s.w.on.copies[name]; return ok }
+func (s snapshots) List() ([]string, error)                   { return slices.Sorted(maps.Keys(s.w.on.copies)), nil }
 func (s snapshots) Changes(string) ([]snapshot.Change, error) { return nil, nil }
 
 // key says what matters of a box, for telling whether it was seen: names and health of boot files, the record without its

@@ -243,6 +243,12 @@ func (b *Box) RestartUpdate(context.Context) error {
 	return api.Errorf(api.Conflict, "no new version is ready to be tried")
 }
 
+// TidyUpdates implements apiserver.Box.
+func (b *Box) TidyUpdates() error {
+	b.note("update tidy")
+	return nil
+}
+
 // Provision implements apiserver.Box.
 func (b *Box) Provision(_ context.Context, p api.Provision) iter.Seq2[api.Account, error] {
 	return func(yield func(api.Account, error) bool) {
