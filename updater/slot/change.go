@@ -16,17 +16,10 @@ import (
 // ErrLast says that a release is the only one that the boot loader has.
 var ErrLast = errors.New("there is no other release to start")
 
-// Arm makes the placed version v the next that is started, esp.MaxTries times at most. Its files are verified once more.
+// Arm makes the placed version v the next that is started, esp.MaxTries times at most. Nobody can use the box while it does, so
+// it reads no file: only what Place has verified just before may be armed.
 func (s *Store) Arm(v image.Version) error {
-	ready := s.checkSums
-	if s.uefi {
-		ready = s.checkUKI
-	}
-	err := ready(v)
-	if err == nil {
-		err = s.each(func() error { return s.armUKI(v) }, func() error { return s.armGRUB(v) })
-	}
-	if err != nil {
+	if err := s.each(func() error { return s.armUKI(v) }, func() error { return s.armGRUB(v) }); err != nil {
 		return fmt.Errorf("cannot arm version %s: %w", v, err)
 	}
 	return nil
@@ -100,29 +93,13 @@ func (s *Store) rename(f file, to esp.UKI) error {
 	return s.ed.Rename(f.Path(), to.Name())
 }
 
-// checkUKI wants one UKI of the version, which the machine would start.
-func (s *Store) checkUKI(v image.Version) error {
+func (s *Store) armUKI(v image.Version) error {
 	files, err := s.ofVersion(v)
 	if err != nil {
 		return err
 	}
 	if len(files) != 1 {
 		return fmt.Errorf("it has %d UKIs, want one that is placed", len(files))
-	}
-	r, err := s.ed.Open(files[0].Path())
-	if err != nil {
-		return err
-	}
-	return s.check(r, r.Size(), v)
-}
-
-func (s *Store) armUKI(v image.Version) error {
-	if err := s.checkUKI(v); err != nil {
-		return err
-	}
-	files, err := s.ofVersion(v)
-	if err != nil {
-		return err
 	}
 	if !files[0].Placed && !files[0].Counted {
 		return errors.New("it is committed already")
@@ -138,7 +115,7 @@ func (s *Store) armGRUB(v image.Version) error {
 	if e.Version == v || e.Previous == v {
 		return errors.New("it is committed already")
 	}
-	if err := s.checkSums(v); err != nil {
+	if _, err := s.read(esp.GRUBPath(v, esp.Sums)); err != nil { // which Place writes last
 		return err
 	}
 	e.Trial, e.Tries = v, esp.MaxTries
