@@ -71,7 +71,7 @@ func (p Policy) Check() error {
 		return fmt.Errorf("channel is stable or candidate, not %q", p.Channel)
 	}
 	if at := filepath.Clean(p.Source); p.Source != "" && at != Media && !strings.HasPrefix(at, Media+"/") {
-		return fmt.Errorf("source is %s or a folder in it, not %q", Media, p.Source)
+		return fmt.Errorf("source is /run/usb or a folder in it, not %q", p.Source)
 	}
 	if p.Window == (Window{}) {
 		return nil
