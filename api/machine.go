@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 )
 
 // ActorHeader names the member for whom the portal asks, so that what happened can be told with who did it.
@@ -32,6 +33,21 @@ type Network struct {
 
 	// Issuer is by what CAA records (RFC 8659) name the authority that issues certificates; empty: that is not known.
 	Issuer string `json:"issuer,omitempty"`
+
+	// Certificates are those that browsers trust, and that are wanted; Authority is the SHA-256 fingerprint of the box's own
+	// authority, by which visitors of other names and addresses can know the box. Empty before the gateway has told.
+	Certificates []Certificate `json:"certificates,omitempty"`
+	Authority    string        `json:"authority,omitempty"`
+}
+
+// Certificate is how it stands with one that browsers trust.
+type Certificate struct {
+	Names    []string  `json:"names"`
+	Until    time.Time `json:"until,omitzero"` // it is good; zero: there is none yet
+	Failures int       `json:"failures"`       // since the last success
+	Why      string    `json:"why,omitempty"`  // after a failure: elsewhere, unreached, forbidden, often, away or refused
+	Error    string    `json:"error,omitempty"`
+	Again    time.Time `json:"again,omitzero"` // not tried before, after a failure
 }
 
 // Name is a host name that the box answers to.

@@ -6,7 +6,7 @@
 //	module-MODULE.pem, .json  the same for several names of a module
 //	authority.pem, local.pem  the box's own authority and the certificate that it made for all names
 //	modules/MODULE.pem        what modules get: copies of the above
-//	status.json               how it stands with each: a list of Status
+//	status.json               how it stands with all of them: a gateway.Status
 package certs
 
 import (

@@ -159,6 +159,8 @@ func (i *issuer) key() (crypto.Signer, error) {
 	return key, write(i.keyPath, b)
 }
 
+var errNoAddresses = fmt.Errorf("the authority has no profile %q for addresses", addressProfile)
+
 // issuesFor tells whether the authority may have certificates for a name: it must say so for addresses.
 func (i *issuer) issuesFor(ctx context.Context, name string) error {
 	if _, err := netip.ParseAddr(name); err != nil {
@@ -169,7 +171,7 @@ func (i *issuer) issuesFor(ctx context.Context, name string) error {
 		return err
 	}
 	if d.Meta == nil || d.Meta.Profiles[addressProfile] == "" {
-		return fmt.Errorf("the authority has no profile %q for addresses", addressProfile)
+		return errNoAddresses
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package certs
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -14,10 +15,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"allotment/gateway"
 )
 
 const (
@@ -351,38 +355,38 @@ func (k *Keeper) Authority() []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: k.own.authority.Leaf.Raw})
 }
 
-// Status is how it stands with a certificate.
-type Status struct {
-	Names    []string  `json:"names"`
-	Until    time.Time `json:"until,omitzero"` // it is good; zero: there is none yet
-	Failures int       `json:"failures"`       // since the last success
-	Error    string    `json:"error,omitempty"`
-	Again    time.Time `json:"again,omitzero"` // not tried before, after a failure
-}
-
 // Status of all that are wanted.
-func (k *Keeper) Status() []Status {
+func (k *Keeper) Status() gateway.Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var all []Status
+	var all gateway.Status
+	if k.own.authority != nil {
+		all.Authority = fingerprint(k.own.authority.Leaf)
+	}
 	for _, s := range k.subjects {
-		one := Status{Names: s.names, Failures: s.failures, Again: s.retry}
+		one := gateway.Certificate{Names: s.names, Failures: s.failures, Again: s.retry}
 		if s.cert != nil {
 			one.Until = s.cert.Leaf.NotAfter
 		}
 		if s.err != nil {
-			one.Error = s.err.Error()
+			one.Why, one.Error = whyOf(s.err), s.err.Error()
 		}
-		all = append(all, one)
+		all.Certificates = append(all.Certificates, one)
 	}
 	return all
+}
+
+// fingerprint is that of a certificate, as browsers show it.
+func fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return strings.ReplaceAll(fmt.Sprintf("% X", sum), " ", ":")
 }
 
 // tell writes the status for those who cannot ask.
 func (k *Keeper) tell() {
 	k.telling.Lock() // the last one to write knows all
 	defer k.telling.Unlock()
-	if err := writeJSON(filepath.Join(k.folder, "status.json"), k.Status()); err != nil {
+	if err := writeJSON(filepath.Join(k.folder, gateway.StatusFile), k.Status()); err != nil {
 		k.log.Warn("nobody is told of certificates", "error", err)
 	}
 }

@@ -1,12 +1,17 @@
 package certs
 
 import (
+	"crypto/sha256"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	"allotment/gateway"
 )
 
 const day = 24 * time.Hour
@@ -35,9 +40,13 @@ func TestIssue(t *testing.T) {
 	if !w.certificate("CLUB.org").Equal(club) || w.certificate("box.internal").Equal(club) || w.certificate("").Equal(club) {
 		t.Error("the wrong names get a certificate")
 	}
-	var told []Status
-	if readJSON(filepath.Join(w.folder, "status.json"), &told); len(told) != 3 || told[0].Until.IsZero() {
-		t.Errorf("others are told %+v", told)
+	told, err := gateway.ReadStatus(w.folder)
+	if all := told.Certificates; err != nil || len(all) != 3 || all[0].Until.IsZero() || all[0].Why != "" {
+		t.Errorf("others are told %+v, %v", told, err)
+	}
+	own, _ := pem.Decode(w.keeper.Authority())
+	if sum := sha256.Sum256(own.Bytes); strings.ReplaceAll(told.Authority, ":", "") != fmt.Sprintf("%X", sum) {
+		t.Errorf("the own authority's fingerprint is %q", told.Authority)
 	}
 	if got := w.keeper.Trust("club.org"); got != (Trust{Public: true}) {
 		t.Errorf("%+v", got)
@@ -68,17 +77,18 @@ func TestChallengesMatter(t *testing.T) {
 	w.mute.Store(true)
 	w.configure()
 	w.look()
-	if s := w.keeper.Status(); len(s) != 1 || s[0].Failures != 1 || s[0].Error == "" || !s[0].Until.IsZero() {
+	if s := w.keeper.Status().Certificates; len(s) != 1 || s[0].Failures != 1 || s[0].Error == "" || !s[0].Until.IsZero() ||
+		s[0].Why != gateway.WhyElsewhere {
 		t.Errorf("%+v", s)
 	}
 	w.mute.Store(false)
 	w.look()
-	if s := w.keeper.Status(); s[0].Failures != 1 {
+	if s := w.keeper.Status().Certificates; s[0].Failures != 1 {
 		t.Errorf("it was tried again without a pause: %+v", s)
 	}
 	w.pass(refused.first + refused.first/4)
 	w.look()
-	if s := w.keeper.Status(); s[0].Failures != 0 || s[0].Error != "" || s[0].Until.IsZero() {
+	if s := w.keeper.Status().Certificates; s[0].Failures != 0 || s[0].Error != "" || s[0].Until.IsZero() {
 		t.Errorf("%+v", s)
 	}
 }
@@ -121,7 +131,7 @@ func TestReplacedIsUnknown(t *testing.T) {
 	if w.refused.Load() == 0 {
 		t.Error("the authority was not told which certificate is replaced")
 	}
-	if s := w.keeper.Status(); s[0].Failures != 0 {
+	if s := w.keeper.Status().Certificates; s[0].Failures != 0 {
 		t.Errorf("%+v", s)
 	}
 }
@@ -185,7 +195,7 @@ func TestOneNameFails(t *testing.T) {
 		w.look()
 		w.pass(14 * day)
 	}
-	for _, s := range w.keeper.Status() {
+	for _, s := range w.keeper.Status().Certificates {
 		if s.Names[0] == "lost.org" {
 			if s.Failures != 6 || !s.Until.IsZero() {
 				t.Errorf("%+v", s)
@@ -219,9 +229,9 @@ func TestAuthorityIsDown(t *testing.T) {
 			t.Fatal("the certificate is not served any more")
 		}
 	}
-	for _, s := range w.keeper.Status() {
-		if s.Failures < 25 || s.Failures > 60 {
-			t.Errorf("%d attempts in a week", s.Failures)
+	for _, s := range w.keeper.Status().Certificates {
+		if s.Failures < 25 || s.Failures > 60 || s.Why != gateway.WhyAway {
+			t.Errorf("%d attempts in a week, %q", s.Failures, s.Why)
 		}
 	}
 	w.down.Store(false)
@@ -241,7 +251,7 @@ func TestClockIsWrong(t *testing.T) {
 			w.set(wrong)
 			w.configure()
 			w.look()
-			if s := w.keeper.Status(); s[0].Failures != 1 {
+			if s := w.keeper.Status().Certificates; s[0].Failures != 1 {
 				t.Errorf("%+v", s)
 			}
 			if wrong.Before(epoch) && w.certificate("club.org").NotBefore.Before(epoch.Add(-skew)) {
@@ -273,7 +283,7 @@ func TestAddress(t *testing.T) {
 			// Which no public authority would certify.
 			w.keeper.subjects = []*subject{{names: []string{"127.0.0.1"}, file: "127.0.0.1"}}
 			w.look()
-			s := w.keeper.Status()[0]
+			s := w.keeper.Status().Certificates[0]
 			if (s.Error == "") != want || s.Until.IsZero() == want {
 				t.Fatalf("%+v", s)
 			}
@@ -297,7 +307,7 @@ func TestAccountIsLost(t *testing.T) {
 	w.config.Names = append(w.config.Names, "new.org")
 	w.configure()
 	w.look()
-	if s := w.keeper.Status(); slices.ContainsFunc(s, func(s Status) bool { return s.Until.IsZero() }) {
+	if s := w.keeper.Status().Certificates; slices.ContainsFunc(s, func(s gateway.Certificate) bool { return s.Until.IsZero() }) {
 		t.Errorf("%+v", s)
 	}
 }

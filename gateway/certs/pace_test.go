@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"allotment/gateway"
 )
 
 // TestRefusalsAreFew keeps below what Let's Encrypt takes of one name: five failed validations in an hour, and in the long run
@@ -74,7 +76,7 @@ func TestNamesThatLeadElsewhere(t *testing.T) {
 	w.config.Lookup, w.config.Domain = z.lookup, "club.org"
 	w.configure()
 	got := func() (names []string) {
-		for _, s := range w.keeper.Status() {
+		for _, s := range w.keeper.Status().Certificates {
 			if !s.Until.IsZero() {
 				names = append(names, s.Names...)
 			}
@@ -135,5 +137,29 @@ func TestPaceOf(t *testing.T) {
 	}
 	if paceOf(acme.Problem{Status: http.StatusInternalServerError}) != usual || paceOf(io.EOF) != usual || paceOf(errLeadsElsewhere) != unseen {
 		t.Error("what is not the authority's no has its pace")
+	}
+}
+
+// TestWhyOf tells an officer's causes apart; what the real authority says is in TestChallengesMatter and TestAuthorityIsDown.
+func TestWhyOf(t *testing.T) {
+	for kind, want := range map[string]string{
+		acme.ProblemTypeDNS: gateway.WhyElsewhere, acme.ProblemTypeUnauthorized: gateway.WhyElsewhere,
+		acme.ProblemTypeConnection: gateway.WhyUnreached, acme.ProblemTypeCAA: gateway.WhyForbidden,
+		acme.ProblemTypeRateLimited: gateway.WhyOften, acme.ProblemTypeServerInternal: gateway.WhyAway,
+		acme.ProblemTypeRejectedIdentifier: gateway.WhyRefused, "": gateway.WhyRefused,
+	} {
+		err := fmt.Errorf("cannot order: %w", acme.Problem{Type: kind, Status: http.StatusForbidden})
+		if got := whyOf(err); got != want {
+			t.Errorf("%q: %s, want %s", kind, got, want)
+		}
+	}
+	for err, want := range map[error]string{
+		fmt.Errorf("%w: no address", errLeadsElsewhere):               gateway.WhyElsewhere,
+		fmt.Errorf("%w", acme.Problem{Status: http.StatusBadGateway}): gateway.WhyAway,
+		io.EOF: gateway.WhyAway, context.DeadlineExceeded: gateway.WhyAway,
+	} {
+		if got := whyOf(err); got != want {
+			t.Errorf("%v: %s, want %s", err, got, want)
+		}
 	}
 }

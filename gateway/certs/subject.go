@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"allotment/gateway"
 )
 
 // Bounds of the questions for the time of renewal, and of lives.
@@ -42,6 +44,32 @@ func paceOf(err error) pace {
 		return refused
 	}
 	return usual
+}
+
+// whyOf is the kind of an attempt's failure. What the authority saw when it looked is in the types of RFC 8555, section 6.7.
+func whyOf(err error) string {
+	var p acme.Problem
+	switch {
+	case errors.Is(err, errLeadsElsewhere):
+		return gateway.WhyElsewhere
+	case errors.Is(err, errNoAddresses):
+		return gateway.WhyRefused
+	case !errors.As(err, &p) || p.Status >= http.StatusInternalServerError:
+		return gateway.WhyAway
+	}
+	switch p.Type {
+	case acme.ProblemTypeDNS, acme.ProblemTypeUnauthorized, acme.ProblemTypeIncorrectResponse: // somebody else answered
+		return gateway.WhyElsewhere
+	case acme.ProblemTypeConnection, acme.ProblemTypeTLS:
+		return gateway.WhyUnreached
+	case acme.ProblemTypeCAA:
+		return gateway.WhyForbidden
+	case acme.ProblemTypeRateLimited:
+		return gateway.WhyOften
+	case acme.ProblemTypeServerInternal, acme.ProblemTypeBadNonce, acme.ProblemTypeAccountDoesNotExist: // of the moment
+		return gateway.WhyAway
+	}
+	return gateway.WhyRefused
 }
 
 // subject is what one publicly trusted certificate is for. Each is renewed alone.

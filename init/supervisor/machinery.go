@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"allotment/api"
+	"allotment/gateway"
 	"allotment/init/plan"
 )
 
@@ -16,8 +17,9 @@ const portalLabel = "portal"
 func (b *Box) Network() api.Network {
 	s := b.supervisor
 	var n api.Network
+	folder := ""
 	_ = s.call(func(context.Context) {
-		n.Domain = s.domain
+		n.Domain, folder = s.domain, s.folder
 		for _, a := range s.net.Addresses {
 			n.Addresses = append(n.Addresses, a.Addr().String())
 		}
@@ -35,7 +37,23 @@ func (b *Box) Network() api.Network {
 			}
 		}
 	})
+	n.Certificates, n.Authority = certificatesOf(folder)
 	return n
+}
+
+// certificatesOf is what the gateway tells of certificates, nothing before it has.
+func certificatesOf(folder string) (all []api.Certificate, authority string) {
+	if folder == "" {
+		return nil, ""
+	}
+	status, err := gateway.ReadStatus(folder)
+	if err != nil {
+		return nil, ""
+	}
+	for _, c := range status.Certificates {
+		all = append(all, api.Certificate(c))
+	}
+	return all, status.Authority
 }
 
 // issuerName is by what CAA records name the authority with the directory, if that is known: Let's Encrypt's is its domain.

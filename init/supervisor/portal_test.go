@@ -203,6 +203,20 @@ func TestConfigurePortal(t *testing.T) {
 	if c.Origin != "https://portal.club.example.org" || !c.Secure || g.PortalHost != "portal.club.example.org" || g.Data != folder {
 		t.Errorf("with a certificate: %+v, %+v", g, c)
 	}
+	told := gateway.Status{Authority: "AA:BB", Certificates: []gateway.Certificate{{Names: []string{"a.org"}, Why: gateway.WhyOften}}}
+	if n := b.Network(); n.Authority != "" || len(n.Certificates) != 0 {
+		t.Errorf("before the gateway has told of certificates: %+v", n)
+	}
+	text, err := json.Marshal(told)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(folder, gateway.StatusFile), text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := b.Network(); n.Authority != "AA:BB" || len(n.Certificates) != 1 || n.Certificates[0].Why != gateway.WhyOften {
+		t.Errorf("once it has: %+v", n)
+	}
 	set("other.example.org")
 	look()
 	if c.Origin != "" || g.PortalHost != "" {

@@ -244,6 +244,7 @@ func (o *office) fill() {
 	o.t.Helper()
 	yes := true
 	o.box.Net = api.Network{Domain: "club.example", Addresses: []string{"192.0.2.1"},
+		Authority: "AA:BB", Certificates: []api.Certificate{{Names: []string{"club.example"}, Until: o.now.AddDate(0, 2, 0)}},
 		Names: []api.Name{{Host: "club.example"}}, Records: []api.Record{{Module: "page", Host: "_x._tcp.club.example", Type: "SRV", Value: "0 5 1 a."}}}
 	o.box.Updates.Checked, o.box.Updates.Policy = o.now, api.UpdatePolicy{Paused: &yes}
 	o.box.Forms["page"] = api.Settings{Form: []image.Setting{{Name: "posts", Title: "Posts", Type: "integer", Min: 1, Max: 50},

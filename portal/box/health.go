@@ -35,6 +35,10 @@ func (p *Pages) health(r *web.Request) error {
 	if err != nil {
 		return problem(err)
 	}
+	n, err := r.Box.Network(ctx(r))
+	if err != nil {
+		return problem(err)
+	}
 	var v healthView
 	for _, x := range h.Lamps {
 		l := lampOf(r, x)
@@ -46,6 +50,7 @@ func (p *Pages) health(r *web.Request) error {
 		}
 		v.Lamps = append(v.Lamps, l)
 	}
+	v.Lamps = append(v.Lamps, certsOf(r, n).lamps(r)...)
 	for _, t := range all {
 		x := taskOf(r, t)
 		switch t.Kind {

@@ -177,6 +177,7 @@ type dnsView struct {
 	Next    *DNSResult // the first record that is to be made
 	Left    int        // how many there are
 	Wishes  []Wish     // where nothing is known yet
+	Certs   certsView
 }
 
 func (p *Pages) dns(r *web.Request) error {
@@ -184,7 +185,7 @@ func (p *Pages) dns(r *web.Request) error {
 	if err != nil {
 		return problem(err)
 	}
-	v := dnsView{Network: n, Wanted: w, None: n.Domain == "" || n.Domain == internalDomain}
+	v := dnsView{Network: n, Wanted: w, Certs: certsOf(r, n), None: n.Domain == "" || n.Domain == internalDomain}
 	if v.None {
 		return r.Render("dns", v)
 	}

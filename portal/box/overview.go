@@ -41,9 +41,13 @@ func (p *Pages) overview(r *web.Request) error {
 	if err != nil {
 		return problem(err)
 	}
+	n, err := r.Box.Network(c)
+	if err != nil {
+		return problem(err)
+	}
 	v := overviewView{Info: info, Uptime: time.Duration(h.Uptime) * time.Second}
 	v.Lamps = []lamp{p.mailLamp(r), webLamp(r, modules, h), p.backupLamp(r), p.updateLamp(r)}
-	v.Machine = machineLamps(r, modules, h)
+	v.Machine = append(machineLamps(r, modules, h), certsOf(r, n).lamps(r)...)
 	return r.Render("overview", v)
 }
 
