@@ -19,6 +19,7 @@ import (
 	"allotment/image"
 	"allotment/init/confine"
 	"allotment/init/plan"
+	"allotment/init/supervisor"
 	"allotment/updater/attempt"
 	"allotment/updater/config"
 	"allotment/updater/fetch"
@@ -114,6 +115,8 @@ func (k task) attempts(path string) []trial {
 	state := func(name ...string) string { return filepath.Join(append([]string{k.Config.State}, name...)...) }
 	return []trial{
 		{"reads the slot that runs", open(k.Partitions["root-a"], os.O_RDONLY)},
+		{"reads the name servers", open("/etc/resolv.conf", os.O_RDONLY)},
+		{"reads what its disk is", open(filepath.Join("/sys/class/block", filepath.Base(k.Config.Disk), "size"), os.O_RDONLY)},
 		{"writes the slot that runs", open(k.Partitions["root-a"], os.O_RDWR)},
 		{"writes its tree", open(k.Partitions["verity-a"], os.O_WRONLY)},
 		{"opens another device", open(k.Disk, os.O_RDONLY)},
@@ -128,6 +131,7 @@ func (k task) attempts(path string) []trial {
 		{"makes a device", func() error { return unix.Mknod(filepath.Join(k.Config.Run, "disk"), unix.S_IFBLK|0o600, 1) }},
 		{"writes its configuration", open(path, os.O_WRONLY)},
 		{"runs a program", runItself},
+		{"gets root back", func() error { return unix.Setuid(0) }},
 		{"mounts", func() error { return unix.Mount("none", k.Config.Run, "tmpfs", 0, "") }},
 		{"signals root", func() error { return unix.Kill(os.Getppid(), 0) }},
 	}
@@ -149,7 +153,7 @@ func TestConfined(t *testing.T) {
 	if v, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 || v < 5 {
 		t.Skipf("this kernel has landlock %d: %v", v, errno)
 	}
-	able := []string{"stages", "reads the slot that runs"}
+	able := []string{"stages", "reads the slot that runs", "reads the name servers", "reads what its disk is"}
 	for _, confined := range []bool{true, false} {
 		installtest.Run(t, func(b *installtest.Box) {
 			out, err := runTask(t, b, confined)
@@ -162,7 +166,7 @@ func TestConfined(t *testing.T) {
 					t.Errorf("confined %t: %s: %s", confined, name, can)
 				}
 			}
-			if n := strings.Count(out, "\n"); n != 18 {
+			if n := strings.Count(out, "\n"); n != 21 {
 				t.Errorf("confined %t: %d answers: %s", confined, n, out)
 			}
 		})
@@ -196,7 +200,7 @@ func runTask(t *testing.T, b *installtest.Box, confined bool) (string, error) {
 		c.Env = append(c.Env, free+"=yes")
 	} else {
 		c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: plan.UpdaterID, Gid: plan.UpdaterID},
-			AmbientCaps: []uintptr{unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_LINUX_IMMUTABLE}}
+			AmbientCaps: supervisor.UpdaterCaps()}
 	}
 	out, err := c.CombinedOutput()
 	return string(out), err

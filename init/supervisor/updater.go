@@ -14,9 +14,11 @@ import (
 // updaterMemory bounds the updater, in bytes; what it writes to disk counts until it is written.
 const updaterMemory = 64 << 20
 
-// updaterCaps let a user who is not root write what is root's, where its own rules of Landlock let it: the slot that does not
-// run, the layers, which are immutable, and the folder that it shares with us.
-var updaterCaps = []uintptr{unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_LINUX_IMMUTABLE}
+// UpdaterCaps are the updater's capabilities(7). They let a user who is not root write what is root's, where its own rules of
+// Landlock let it: the slot that does not run, the layers, which are immutable, and the folder that it shares with us.
+func UpdaterCaps() []uintptr {
+	return []uintptr{unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_LINUX_IMMUTABLE}
+}
 
 // addUpdater makes the updater's unit, which startUpdater lets start. The box is as good without it.
 func (s *Supervisor) addUpdater() (err error) {
@@ -24,7 +26,7 @@ func (s *Supervisor) addUpdater() (err error) {
 		return nil
 	}
 	s.updater, err = s.addDaemon(daemonConfig{
-		name: "updater", program: s.config.Updater, id: plan.UpdaterID, caps: updaterCaps,
+		name: "updater", program: s.config.Updater, id: plan.UpdaterID, caps: UpdaterCaps(),
 		memory: updaterMemory, pids: 64, weight: 20,
 		listen: func() ([]*os.File, error) { return nil, nil },
 		ready:  image.Check{Timeout: 30}, ask: func(context.Context) error { return nil }, informed: true,
@@ -38,7 +40,7 @@ func (s *Supervisor) addUpdater() (err error) {
 // startUpdater lets the updater run if there is a place to take updates from, once the state partition is open and no release
 // is on trial.
 func (s *Supervisor) startUpdater(ctx context.Context) {
-	if s.updater == nil || s.updater.prepared || !s.hasSource() {
+	if s.updater == nil || s.updater.prepared || s.settling || !s.hasSource() {
 		return
 	}
 	s.updater.prepared = true

@@ -24,8 +24,8 @@ type Policy struct {
 	Source     string    `json:"source,omitempty"`    // Media or a folder in it with a copy of the repository; empty: the manifest's URLs
 }
 
-// Media is where media are mounted from which releases can be taken. The updater can open no other folders: it keeps the policy
-// itself, and must not be able to choose.
+// Media is the folder in which media are mounted that releases can be taken from. The updater can open no others: it keeps the
+// policy itself, and must not be able to choose.
 const Media = "/run/usb"
 
 // Window is a part of the day in the organisation's time zone. It may go over midnight; empty: 02:00 to 05:00.
