@@ -117,6 +117,7 @@ type Supervisor struct {
 	claim    string          // code; empty once the box is claimed, and before it is decided
 	locked   bool            // nobody can claim the box before the next boot
 	trial    *trial          // nil: this release is not on trial
+	settling bool            // a release stays, and the boot loader is being told
 	stranded bool            // no module may start, see gate.Stranded
 	backups  *backup.Service // nil until modules can be prepared, and where there is none
 	opened   bool            // backups is there, or will be

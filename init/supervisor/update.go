@@ -252,6 +252,8 @@ func (s *Supervisor) writeVerdict(results []attempt.Result, f *attempt.Failure) 
 		err := s.config.Gate.Commit(results)
 		if err == nil {
 			_ = s.call(s.onCommitted)
+			s.config.Gate.Settle()
+			_ = s.call(s.onSettled)
 			return
 		}
 		f = &attempt.Failure{Check: attempt.CheckStore, Problem: err.Error()}
@@ -267,13 +269,17 @@ func (s *Supervisor) writeVerdict(results []attempt.Result, f *attempt.Failure) 
 	})
 }
 
-// onCommitted lets the outside in.
+// onCommitted lets the outside in. The updater has to wait until the boot loader was told.
 func (s *Supervisor) onCommitted(ctx context.Context) {
-	s.trial = nil
+	s.trial, s.settling = nil, true
 	s.setRules()
 	s.config.Console.Print("UPDATE-OK version=%s", s.config.Manifest.Version)
 	s.record(api.Event{Level: api.Good, Kind: "update",
 		Text: fmt.Sprintf("version %s has passed its trial and stays", s.config.Manifest.Version)}, nil)
-	s.startUpdater(ctx)
 	s.startBackup(ctx)
+}
+
+func (s *Supervisor) onSettled(ctx context.Context) {
+	s.settling = false
+	s.startUpdater(ctx)
 }

@@ -32,6 +32,7 @@ type bench struct {
 	did    []string
 	broken string // what fails
 	note   func() string
+	meet   chan struct{} // unless nil, taken before and after a commit
 }
 
 func (b *bench) do(what string) error {
@@ -56,16 +57,22 @@ func (b *bench) all() string {
 func (b *bench) Entries() ([]attempt.Entry, error) {
 	return []attempt.Entry{{Version: "2.0"}, {Version: "1.0"}}, nil
 }
-func (b *bench) Arm(v image.Version) error              { return b.do("arm " + string(v)) }
-func (b *bench) Place(v image.Version, _ string) error  { return b.do("place " + string(v)) }
-func (b *bench) Commit(v image.Version, _ string) error { return b.do("commit " + string(v)) }
-func (b *bench) Drop(v image.Version) error             { return b.do("drop " + string(v)) }
-func (b *bench) Close() error                           { return nil }
-func (b *bench) Take(name string) error                 { return b.do("take " + name) }
-func (b *bench) Restore(name string) error              { return b.do("restore " + name) }
-func (b *bench) Remove(name string) error               { return b.do("remove " + name) }
-func (b *bench) Exists(string) bool                     { return true }
-func (b *bench) List() ([]string, error)                { return []string{"1.0", "2.0", snapshot.Backup}, nil }
+func (b *bench) Commit(v image.Version, _ string) error {
+	if b.meet != nil {
+		<-b.meet
+		defer func() { <-b.meet }()
+	}
+	return b.do("commit " + string(v))
+}
+func (b *bench) Arm(v image.Version) error             { return b.do("arm " + string(v)) }
+func (b *bench) Place(v image.Version, _ string) error { return b.do("place " + string(v)) }
+func (b *bench) Drop(v image.Version) error            { return b.do("drop " + string(v)) }
+func (b *bench) Close() error                          { return nil }
+func (b *bench) Take(name string) error                { return b.do("take " + name) }
+func (b *bench) Restore(name string) error             { return b.do("restore " + name) }
+func (b *bench) Remove(name string) error              { return b.do("remove " + name) }
+func (b *bench) Exists(string) bool                    { return true }
+func (b *bench) List() ([]string, error)               { return []string{"1.0", "2.0", snapshot.Backup}, nil }
 func (b *bench) Changes(string) ([]snapshot.Change, error) {
 	return []snapshot.Change{{Module: "web", Volume: "data", Files: 2, Bytes: 10}}, nil
 }
@@ -133,7 +140,7 @@ func TestTrialIsCommitted(t *testing.T) {
 		"a module that is there no more":  {"true", []attempt.Result{webReady, {Module: "gone", OK: true}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w, dir := &bench{}, t.TempDir()
+			w, dir := &bench{meet: make(chan struct{})}, t.TempDir()
 			g := w.record(t, dir, newSystem, armed(c.baseline...))
 			b := newGated(t, dir, journeying(c.script), nil, g)
 			b.awaitRules(t, true)
@@ -142,8 +149,13 @@ func TestTrialIsCommitted(t *testing.T) {
 			}
 			b.lines.await(t, "UPDATE-OK version=2.0")
 			b.awaitRules(t, false)
-			if a := g.Attempt(); a.Stage != attempt.Committed || w.all() != "commit 2.0" {
-				t.Errorf("stage %s, done %s", a.Stage, w.all())
+			if a := g.Attempt(); a.Stage != attempt.Committed || w.all() != "" {
+				t.Errorf("stage %s, done %q before members are let in", a.Stage, w.all())
+			}
+			w.meet <- struct{}{}
+			w.meet <- struct{}{}
+			if w.all() != "commit 2.0" {
+				t.Errorf("done %q", w.all())
 			}
 			all, err := b.UpdateHistory()
 			if err != nil || len(all) != 1 || !all[0].Stays {

@@ -61,12 +61,8 @@ type Gate struct {
 // New makes a gate; it reads nothing yet.
 func New(c Config) *Gate { return &Gate{config: c} }
 
-// Attempt is the record; nil if there is none, or none that can be read.
-func (g *Gate) Attempt() *attempt.Attempt {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.load()
-}
+// Attempt is the record; nil if there is none, or none that can be read. It is replaced at once, so reading waits for nobody.
+func (g *Gate) Attempt() *attempt.Attempt { return g.load() }
 
 func (g *Gate) load() *attempt.Attempt {
 	a, err := attempt.Load(g.config.Dir)
@@ -170,7 +166,7 @@ func (g *Gate) disarm(a *attempt.Attempt) error {
 	return nil
 }
 
-// Commit lets the release on trial stay. After an error it does not.
+// Commit lets the release on trial stay, and members may be let in; Settle is to follow. After an error it does not stay.
 func (g *Gate) Commit(results []attempt.Result) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -182,11 +178,22 @@ func (g *Gate) Commit(results []attempt.Result) error {
 	if err := g.reach(a, attempt.Committed); err != nil { // this write decides
 		return err
 	}
+	g.conclude(a)
+	return nil
+}
+
+// Settle tells the boot loader of what Commit has written. It reads and compares all boot files, which is no time that members
+// should wait for; a start that comes before its end does the same.
+func (g *Gate) Settle() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	a := g.load()
+	if a == nil || a.Stage != attempt.Committed || a.To.RootHash != g.config.Running.RootHash {
+		return
+	}
 	if err := g.with(func(l Loader) error { return l.Commit(a.To.Version, g.uki(a.To.Version)) }); err != nil {
 		g.config.Log.Error("the boot loader is told at the next start that the release stays", "error", err)
 	}
-	g.conclude(a)
-	return nil
 }
 
 // Undo ends the trial of the running release. The machine must be reset then, also after an error: the boot loader gives up by
@@ -205,12 +212,6 @@ func (g *Gate) Undo(f attempt.Failure, results []attempt.Result) error {
 
 // CanGoBack returns the attempt that can be undone by hand, and nil with the reason if there is none.
 func (g *Gate) CanGoBack() (*attempt.Attempt, error) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.canGoBack()
-}
-
-func (g *Gate) canGoBack() (*attempt.Attempt, error) {
 	a := g.load()
 	switch {
 	case a == nil:
@@ -234,7 +235,7 @@ func (g *Gate) Losses(a *attempt.Attempt) ([]snapshot.Change, error) {
 func (g *Gate) Back() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a, err := g.canGoBack()
+	a, err := g.CanGoBack()
 	if err != nil {
 		return err
 	}

@@ -210,7 +210,9 @@ func (m *machine) start(running attempt.System) bool {
 		m.data += "+migrated"
 		m.tick()
 		if m.fails == nil {
-			return g.Commit(nil) == nil
+			err := g.Commit(nil)
+			g.Settle()
+			return err == nil
 		}
 		_ = g.Undo(*m.fails, nil)
 		return false

@@ -169,6 +169,8 @@ func (m *model) trial(g *gate.Gate) (*box, attempt.Stage, error) {
 	if err := g.Commit(nil); err != nil {
 		return nil, "", err
 	}
+	m.membersWrite()
+	g.Settle()
 	return m.usual(to, g)
 }
 
