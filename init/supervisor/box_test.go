@@ -554,7 +554,7 @@ func TestSwitch(t *testing.T) {
 func configured(dir string) *image.Manifest {
 	follow := func(name string) []string {
 		file := filepath.Join(dir, "run/config/web", name)
-		return sh("trap 'exit 0' TERM; grep -q bad " + file + " && exit 9; sleep 1000 & wait")
+		return sh("trap 'kill $!; exit 0' TERM; grep -q bad " + file + " && exit 9; sleep 1000 & wait")
 	}
 	return &image.Manifest{Modules: []image.Module{{
 		Name: "web", Services: []image.Service{
