@@ -295,6 +295,10 @@ func outputChain(r Rules) chain {
 	}
 	c.strangers("the gateway", plan.GatewayID, r.Closed, slices.Concat(gatewayPorts, r.Ask))
 	c.strangers("the portal", plan.PortalID, r.Closed, portalPorts)
+	c.strangers("the updater", plan.UpdaterID, r.Closed, nil) // and then all ports: publishers choose them
+	if r.Closed {
+		c.refuse("nothing by the updater", by(plan.UpdaterID))
+	}
 	c.refuse("nothing else by the gateway", by(plan.GatewayID))
 	c.refuse("nothing else by the portal", by(plan.PortalID))
 	c.refuse("nothing else by the resolver", by(plan.ResolverID))

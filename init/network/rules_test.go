@@ -99,7 +99,8 @@ func (v *town) streets() error {
 }
 
 // hostUsers are programs of the host that do not run as root.
-var hostUsers = map[string]uintptr{"gateway": plan.GatewayID, "resolver": plan.ResolverID, "portal": plan.PortalID}
+var hostUsers = map[string]uintptr{"gateway": plan.GatewayID, "resolver": plan.ResolverID, "portal": plan.PortalID,
+	"updater": plan.UpdaterID}
 
 func isRealRoot() bool {
 	b, err := os.ReadFile("/proc/self/uid_map")
@@ -266,6 +267,8 @@ func TestRulesLetThrough(t *testing.T) {
 		{who: "portal", to: directory, port: 389, seen: hostInside},
 		{who: "portal", to: internet, port: 25, seen: hostUplink},
 		{who: "portal", to: lan, port: 443, seen: hostUplink},
+		{who: "updater", to: internet, port: 80, seen: hostUplink},
+		{who: "updater", to: lan, port: 443, seen: hostUplink},
 		{who: "portal", to: "169.254.169.254", port: 53, network: "udp", seen: "192.168.77.2"},
 		{who: "resolver", to: internet, port: 53, seen: hostUplink},
 		{who: "resolver", to: lan, port: 53, network: "udp", seen: hostUplink},
@@ -326,6 +329,10 @@ func TestRulesRefuse(t *testing.T) {
 		{who: "portal", to: lan, port: 9000, network: "udp", opens: "nothing else by the portal"},
 		{who: "gateway", to: hostInside, port: 9000, opens: "the gateway to the host,nothing else by the gateway"},
 		{who: "gateway", to: hostInside, port: 53, network: "udp", opens: "the gateway to the host,nothing else by the gateway"},
+		{who: "updater", to: web, port: 80, opens: "the updater to a module"},
+		{who: "updater", to: directory, port: 389, opens: "the updater to a module"},
+		{who: "updater", to: hostInside, port: 443, opens: "the updater to the host"},
+		{who: "updater", to: metadataAt, port: 443, opens: "the updater to a metadata service"},
 		{who: "resolver", to: web, port: 80, opens: "nothing else by the resolver"},
 		{who: "resolver", to: internet, port: 443, opens: "nothing else by the resolver"},
 		{who: "outside", source: internet, to: hostUplink, port: 9000, opens: "policy of input"},
@@ -437,7 +444,8 @@ func TestRulesOfTrial(t *testing.T) {
 	outwards := []attempt{{who: "web", to: internet, port: 443}}
 	inwards := []attempt{{who: "web", to: directory, port: 389}}
 	if isRealRoot() { // or each would do nothing, and so reach it
-		outwards = append(outwards, attempt{who: "portal", to: internet, port: 25}, attempt{who: "gateway", to: internet, port: 443})
+		outwards = append(outwards, attempt{who: "portal", to: internet, port: 25}, attempt{who: "gateway", to: internet, port: 443},
+			attempt{who: "updater", to: internet, port: 443})
 		inwards = append(inwards, attempt{who: "portal", to: directory, port: 389}, attempt{who: "gateway", to: web, port: 80})
 	}
 	reaches := func(a attempt) (all bool) {
