@@ -42,6 +42,8 @@ type office struct {
 	server  *httptest.Server
 	browser *http.Client
 	now     time.Time
+
+	address, password string // of the directory
 }
 
 const officer = "olga"
@@ -49,7 +51,7 @@ const officer = "olga"
 func open(t *testing.T) *office {
 	t.Helper()
 	address, password := directorytest.Start(t)
-	o := &office{t: t, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}
+	o := &office{t: t, now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC), address: address, password: password}
 	o.box = boxtest.New(o.now)
 	db, err := store.Open(filepath.Join(t.TempDir(), "portal.db"))
 	if err != nil {

@@ -47,11 +47,15 @@ func (p *Pages) mailLetters(ctx context.Context) error {
 	if err != nil || len(all) == 0 {
 		return err
 	}
-	officers, err := p.officers(ctx)
+	now := p.deps.Clock()
+	officers, err := p.deps.Directory.Officers(ctx, now)
+	officers = slices.DeleteFunc(officers, func(o directory.Person) bool {
+		_, err := mail.CheckAddress(addressOf(o))
+		return err != nil
+	})
 	if err != nil || len(officers) == 0 { // a box without officers has nobody to tell yet
 		return err
 	}
-	now := p.deps.Clock()
 	return p.deps.DB.Update(func(tx *store.Tx) error {
 		for _, a := range slices.Backward(all) { // the newest is the first
 			over := slices.ContainsFunc(all, func(b api.UpdateAttempt) bool { return b.Number == a.Number && b.ByHand && !a.ByHand })
@@ -59,7 +63,7 @@ func (p *Pages) mailLetters(ctx context.Context) error {
 				continue
 			}
 			for _, o := range officers {
-				m := mail.Message{To: cmp.Or(o.OutsideMail, o.Mail), Language: o.Language,
+				m := mail.Message{To: addressOf(o), Language: o.Language,
 					Subject: p.Say(o.Language, a.Subject), Text: p.Say(o.Language, a.Letter)}
 				if err := p.mail.SendIn(tx, m); err != nil {
 					return fmt.Errorf("cannot mail %q to %q: %w", a.Subject, o.Name, err)
@@ -73,28 +77,4 @@ func (p *Pages) mailLetters(ctx context.Context) error {
 	})
 }
 
-// officers are those that have an address.
-func (p *Pages) officers(ctx context.Context) ([]directory.Person, error) {
-	offices, err := p.deps.Directory.Offices(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var all []directory.Person
-	for _, o := range offices {
-		if o.Occupant == "" || slices.ContainsFunc(all, func(p directory.Person) bool { return p.Name == o.Occupant }) {
-			continue
-		}
-		holds, err := p.deps.Directory.HoldsOffice(ctx, o.Occupant, p.deps.Clock())
-		if err != nil || !holds {
-			continue // she has left meanwhile
-		}
-		person, err := p.deps.Directory.Person(ctx, o.Occupant)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := mail.CheckAddress(cmp.Or(person.OutsideMail, person.Mail)); err == nil {
-			all = append(all, person)
-		}
-	}
-	return all, nil
-}
+func addressOf(p directory.Person) string { return cmp.Or(p.OutsideMail, p.Mail) }

@@ -86,6 +86,11 @@ func TestReconnects(t *testing.T) {
 	w.cut()
 	_, err := d.Groups(ctx)
 	mustBe(t, err, directory.ErrUnavailable)
+	officers, none := d.Officers(ctx, time.Now())
+	mustBe(t, none, directory.ErrUnavailable)
+	if officers != nil {
+		t.Errorf("officers %+v", officers)
+	}
 	mustBe(t, d.AddPerson(ctx, anna), directory.ErrUnavailable)
 	mustBe(t, d.Authenticate(ctx, "anna", password), directory.ErrUnavailable)
 	if !errors.Is(err, syscall.ECONNREFUSED) {

@@ -268,9 +268,22 @@ func TestOffices(t *testing.T) {
 		if got, err := s.HoldsOffice(ctx, who, at); err != nil || got != want {
 			t.Errorf("%s is an officer at %v: %v, error %v", who, at, got, err)
 		}
+		all, err := s.Officers(ctx, at) // each once, however many offices she holds
+		n := 0
+		for _, o := range all {
+			if o.Name == who {
+				n++
+			}
+		}
+		if err != nil || (n == 1) != want || n > 1 {
+			t.Errorf("%s is %d times among the officers at %v, error %v", who, n, at, err)
+		}
 	}
 	holds("anna", from.Add(-time.Second), false)
 	holds("anna", from, true)
+	mustDo(t, s.AppointTo(ctx, "chair", "anna", from, until))
+	holds("anna", from, true)
+	mustDo(t, s.AppointTo(ctx, "chair", "", time.Time{}, time.Time{}))
 	holds("anna", until, false)
 	holds("bert", from, false)
 	mustDo(t, s.ChangeOffice(ctx, "librarian", "", func(o *directory.Office) { o.RunsBox = true }))

@@ -66,7 +66,7 @@ var calls = map[string][]any{
 	"Undelete":          {outside("anna")},
 
 	"Close": nil, "Collectives": nil, "Groups": nil, "Offices": nil, "People": nil, "Permissions": nil,
-	"Purge": {time.Unix(0, 0)}, "SyncPermissions": nil,
+	"Officers": {time.Unix(0, 0)}, "Purge": {time.Unix(0, 0)}, "SyncPermissions": nil,
 }
 
 // outside is an argument that people can make up.

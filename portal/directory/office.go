@@ -2,6 +2,7 @@ package directory
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -185,10 +186,47 @@ func (d *Directory) holdsOffice(ctx context.Context, person string, now time.Tim
 		return false, err
 	}
 	held, err := d.officesWhich(ctx, "(roleOccupant="+ldap.EscapeFilter(dn)+")")
-	runs := func(o Office) bool {
-		return (o.RunsBox || slices.Contains(running, o.Name)) && o.HeldAt(person, now)
+	return err == nil && slices.ContainsFunc(held, func(o Office) bool { return o.runsBoxAt(now) }), err
+}
+
+// runsBoxAt says whether who holds the office is an officer at a moment, if she is active.
+func (o *Office) runsBoxAt(now time.Time) bool {
+	return (o.RunsBox || slices.Contains(running, o.Name)) && o.HeldAt(o.Occupant, now)
+}
+
+// Officers lists those of whom HoldsOffice is true at a moment, each once, sorted by name.
+func (d *Directory) Officers(ctx context.Context, now time.Time) ([]Person, error) {
+	found, err := d.officers(ctx, now)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list officers: %w", err)
 	}
-	return err == nil && slices.ContainsFunc(held, runs), err
+	return found, nil
+}
+
+func (d *Directory) officers(ctx context.Context, now time.Time) ([]Person, error) {
+	held, err := d.officesWhich(ctx, "(roleOccupant=*)")
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, o := range held {
+		if o.runsBoxAt(now) {
+			names = append(names, o.Occupant)
+		}
+	}
+	slices.Sort(names)
+	var found []Person
+	for _, name := range slices.Compact(names) {
+		p, err := d.person(ctx, name)
+		switch {
+		case errors.Is(err, ErrNotFound): // removed just now
+		case err != nil:
+			return nil, err
+		case p.Active:
+			found = append(found, p)
+		}
+	}
+	return found, nil
 }
 
 func (d *Directory) officesWhich(ctx context.Context, filter string) ([]Office, error) {

@@ -45,7 +45,7 @@ type People interface {
 	Authenticate(ctx context.Context, name, password string) error
 	SetPassword(ctx context.Context, name, password string) error
 	HoldsOffice(ctx context.Context, name string, now time.Time) (bool, error)
-	Offices(ctx context.Context) ([]directory.Office, error)
+	Officers(ctx context.Context, now time.Time) ([]directory.Person, error)
 	People(ctx context.Context) ([]directory.Person, error)
 }
 

@@ -41,8 +41,8 @@ type portal struct {
 
 // letter is a mail with a link.
 type letter struct {
-	to, kind, link string
-	until          time.Time
+	to, kind, link, officer string
+	until                   time.Time
 }
 
 // newBare is a Login whose directory does not answer.
@@ -65,7 +65,7 @@ func newBare(t testing.TB) *portal {
 	p.CanMail, p.Place = func() bool { return !p.noMail }, func() string { return origin }
 	p.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	p.Send = func(_ context.Context, v directory.Person, kind string, until time.Time, args map[string]string) error {
-		p.sent = append(p.sent, letter{v.OutsideMail, kind, args["link"], until})
+		p.sent = append(p.sent, letter{v.OutsideMail, kind, args["link"], args["officer"], until})
 		return nil
 	}
 	p.answerTime = 0

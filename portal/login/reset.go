@@ -1,10 +1,12 @@
 package login
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,34 +143,38 @@ func (l *Login) Reset(ctx context.Context, token, password string) (directory.Pe
 	if err := CheckPassword(p, password); err != nil {
 		return p, err
 	}
+	others, err := l.otherOfficers(ctx, p.Name)
+	if err != nil { // nobody is left untold: the link serves still
+		return p, err
+	}
 	if err := l.setPassword(ctx, p.Name, password); err != nil {
 		return p, err
 	}
 	l.guesses.forgive(p.Name)
 	l.tell(ctx, p.Name, "password.changed", nil)
 	return p, errors.Join(l.useUp(token), l.record(p.Name, "password.reset", p.Name, nil), l.Sessions.EndAll(p.Name),
-		l.tellOfficers(ctx, p))
+		l.tellOfficers(ctx, others, p))
 }
 
-// tellOfficers tells the other officers that one of them has a new password by mail.
-func (l *Login) tellOfficers(ctx context.Context, p directory.Person) error {
-	holds, err := l.Directory.HoldsOffice(ctx, p.Name, l.Now())
-	if err != nil || !holds {
-		return err
+// otherOfficers are the officers but her, if she is one.
+func (l *Login) otherOfficers(ctx context.Context, person string) ([]directory.Person, error) {
+	all, err := l.Directory.Officers(ctx, l.Now())
+	others := slices.DeleteFunc(slices.Clone(all), func(o directory.Person) bool { return o.Name == person })
+	if len(others) == len(all) {
+		return nil, err
 	}
-	offices, err := l.Directory.Offices(ctx)
-	told := map[string]bool{"": true, p.Name: true}
-	for _, o := range offices {
-		if told[o.Occupant] {
-			continue
-		}
-		told[o.Occupant] = true
-		holds, other := l.Directory.HoldsOffice(ctx, o.Occupant, l.Now())
-		if err = errors.Join(err, other); holds {
-			l.tell(ctx, o.Occupant, "officer.reset", map[string]string{"officer": p.Display})
+	return others, err
+}
+
+// tellOfficers tells officers that one of them has a new password by mail. It needs no directory, which may be away by now.
+func (l *Login) tellOfficers(ctx context.Context, officers []directory.Person, p directory.Person) error {
+	var errs []error
+	for _, o := range officers {
+		if o.OutsideMail = cmp.Or(o.OutsideMail, o.Mail); o.OutsideMail != "" {
+			errs = append(errs, l.Send(ctx, o, "officer.reset", time.Time{}, map[string]string{"officer": p.Display}))
 		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // AddressConfirmed says whether a person has shown that her address elsewhere is hers.

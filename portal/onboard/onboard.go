@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -205,28 +206,10 @@ func (s *Service) reachable(ctx context.Context, names []string) ([]directory.Pe
 	return found, nil
 }
 
-// officers are those who hold an office and can be asked.
+// officers are those who can be asked.
 func (s *Service) officers(ctx context.Context) ([]directory.Person, error) {
-	offices, err := s.Directory.Offices(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	seen := map[string]bool{}
-	for _, o := range offices {
-		if o.Occupant == "" || seen[o.Occupant] {
-			continue
-		}
-		seen[o.Occupant] = true
-		holds, err := s.Directory.HoldsOffice(ctx, o.Occupant, s.Now())
-		if err != nil {
-			return nil, err
-		}
-		if holds {
-			names = append(names, o.Occupant)
-		}
-	}
-	return s.reachable(ctx, names)
+	all, err := s.Directory.Officers(ctx, s.Now())
+	return slices.DeleteFunc(all, func(p directory.Person) bool { return addressOf(p) == "" }), err
 }
 
 // title is what people call a group that may be gone.
