@@ -40,6 +40,7 @@ func paths(path string, c config.Config, partition func(name string) (string, er
 		Write: []string{c.Run, install.Dir(c.State), filepath.Join(c.State, "layers")},
 	}
 	var errs error
+	// Of resolv.conf, which the supervisor writes in place, it is the file that may be read: what lies beside it are secrets.
 	for _, link := range []string{"/etc/resolv.conf", filepath.Join("/sys/class/block", filepath.Base(c.Disk))} {
 		to, err := filepath.EvalSymlinks(link)
 		errs = errors.Join(errs, err)

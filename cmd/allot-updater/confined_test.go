@@ -25,6 +25,7 @@ import (
 	"allotment/updater/fetch"
 	"allotment/updater/install"
 	"allotment/updater/install/installtest"
+	"allotment/updater/schedule"
 )
 
 // inside tells a copy of the test, by the path of a task, that it is the updater; free tells it not to confine itself.
@@ -71,7 +72,7 @@ func beUpdater(path string) error {
 		if err != nil {
 			return err
 		}
-		p.Read = append(p.Read, k.Source)
+		p.Read[slices.Index(p.Read, schedule.Media)] = k.Source // which this machine has, and not the other
 		if err := confine.To(p, memoryLimit); err != nil {
 			return err
 		}

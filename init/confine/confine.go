@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -21,10 +22,16 @@ func Self(folder string, memory int64, data ...string) error {
 }
 
 // To is Self for a program whose files lie in more places than one: it may read some, and change others, among which may be
-// block devices. It cannot make links and devices, nor control a device otherwise than by reading and writing.
+// block devices. It cannot make links and devices, nor control a device otherwise than by reading and writing. All paths must be
+// there, as what is not cannot be opened later either.
 func To(p Paths, memory int64) error {
 	if os.Geteuid() == 0 {
 		return errors.New("cannot run as root: this program needs a user of its own")
+	}
+	for _, path := range slices.Concat(p.Read, p.Write) {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("cannot keep to what may be opened: %w", err)
+		}
 	}
 	debug.SetMemoryLimit(memory)
 	debug.SetGCPercent(50)

@@ -18,6 +18,8 @@ import (
 const (
 	inside = "ALLOTMENT_TEST_FOLDER"
 	free   = "ALLOTMENT_TEST_FREE"
+	// missing is one more folder of data, which is not there
+	missing = "ALLOTMENT_TEST_MISSING"
 )
 
 func TestMain(m *testing.M) {
@@ -26,7 +28,11 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	if os.Getenv(free) == "" {
-		if err := Self(folder, 32<<20, folder+"/data"); err != nil {
+		data := []string{folder + "/data"}
+		if m := os.Getenv(missing); m != "" {
+			data = append(data, m)
+		}
+		if err := Self(folder, 32<<20, data...); err != nil {
 			fmt.Println("confined:", err)
 			os.Exit(0)
 		}
@@ -128,6 +134,9 @@ func TestSelf(t *testing.T) {
 	uid := os.Getuid()
 	if uid == 0 {
 		uid = 65534
+		if got := outcome(t, uid, missing+"=/no/such/folder"); got != "confined: cannot keep to what may be opened: stat /no/such/folder: no such file or directory" {
+			t.Errorf("a missing folder: %s", got)
+		}
 		if got := outcome(t, 0); got != "confined: cannot run as root: this program needs a user of its own" {
 			t.Errorf("root: %s", got)
 		}

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Paths are what a program may open: files and folders with all that is in them. Those that are not there are left out.
+// Paths are what a program may open: files and folders with all that is in them. Exec leaves out those that are not there.
 type Paths struct {
 	Read  []string // and with Exec run
 	Write []string // and read
