@@ -41,7 +41,7 @@ func Routes() []Route {
 		{"GET", "/v1/logs", Officer, "lines of logs; streams"},
 		{"GET", "/v1/events", Officer, "what happened since boot; streams"},
 		{"GET", "/v1/resources", Officer, "memory, processor time and disk, and who uses them"},
-		{"GET", "/v1/network", Officer, "the box's addresses, and the names and records that should lead to them"},
+		{"GET", "/v1/network", Officer, "the box's addresses, the names and records that should lead to them, and the names' certificates"},
 		{"POST", "/v1/power/restart", Officer, "stop everything in order and start the machine again"},
 		{"POST", "/v1/power/off", Officer, "stop everything in order and switch the machine off"},
 		{"GET", "/v1/claim", Officer, "whether the box belongs to somebody, and how many wrong claim codes there were since boot"},
