@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -53,6 +54,11 @@ func Start(t testing.TB, address, password string) *Portal {
 	t.Helper()
 	box := boxtest.New(time.Now())
 	box.Claims.Claimed, box.Saved.State = true, api.BackupIdle
+	box.Net = api.Network{Domain: "club.example", Names: []api.Name{{Host: "club.example"}, {Host: "portal.club.example"}},
+		Authority: strings.Repeat("5B:", 31) + "5B", Certificates: []api.Certificate{
+			{Names: []string{"club.example"}, Until: time.Now().AddDate(0, 2, 0)},
+			{Names: []string{"portal.club.example"}, Failures: 2, Why: "unreached", Error: "HTTP 400 urn:ietf:params:acme:error:connection",
+				Again: time.Now().Add(time.Hour)}}}
 	p := open(t, box, config.Config{Directory: address, Domain: "club.example"}, password)
 	p.people(t)
 	return p
