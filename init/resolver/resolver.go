@@ -109,18 +109,8 @@ func (r *Resolver) Serve(ctx context.Context, sockets []*os.File) error {
 		if err != nil {
 			return fmt.Errorf("cannot answer on socket %d: %w", i, err)
 		}
-		started := make(chan struct{})
-		s.NotifyStartedFunc = func() { close(started) }
+		s.NotifyStartedFunc = func() { context.AfterFunc(ctx, func() { s.Shutdown() }) } // fails before it
 		group.Go(s.ActivateAndServe)
-		group.Go(func() error {
-			select {
-			case <-started:
-				<-ctx.Done()
-				return s.Shutdown()
-			case <-ctx.Done():
-				return nil
-			}
-		})
 	}
 	return group.Wait()
 }
