@@ -291,10 +291,10 @@ func upgrade(t *testing.T, limits Limits) (client net.Conn, in *bufio.Reader, mo
 
 func TestUpgradedConnectionsEndWhenIdle(t *testing.T) {
 	limits := DefaultLimits()
-	limits.UpgradedIdle = 300 * time.Millisecond
+	limits.UpgradedIdle = time.Second
 	c, in, m := upgrade(t, limits)
 	// The module alone speaks, for longer than the limit in all: the client stays.
-	for i := range 8 {
+	for i := range 6 {
 		fmt.Fprintln(m, i)
 		if line, err := in.ReadString('\n'); line != fmt.Sprintln(i) {
 			t.Fatalf("%d: %q, %v", i, line, err)
@@ -309,7 +309,7 @@ func TestUpgradedConnectionsEndWhenIdle(t *testing.T) {
 
 	limits.UpgradedIdle = time.Hour // the twin
 	c, _, m = upgrade(t, limits)
-	c.SetReadDeadline(time.Now().Add(time.Second))
+	c.SetReadDeadline(time.Now().Add(1500 * time.Millisecond))
 	if _, err := c.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a connection with an hour of patience: %v", err)
 	}
@@ -328,8 +328,6 @@ func closed(t *testing.T, c net.Conn) string {
 }
 
 func TestSlowClientsAreGivenUp(t *testing.T) {
-	limits := DefaultLimits()
-	limits.Header, limits.BodyGrace = 100*time.Millisecond, 100*time.Millisecond
 	got := make(chan error, 1)
 	target := module(t, func(w http.ResponseWriter, r *http.Request) {
 		_, err := io.ReadAll(r.Body)
@@ -338,12 +336,15 @@ func TestSlowClientsAreGivenUp(t *testing.T) {
 			panic(http.ErrAbortHandler)
 		}
 	})
-	addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, limits)
 	for name, begin := range map[string]string{
 		"header": "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
 		"body":   "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nabc",
 	} {
 		t.Run(name, func(t *testing.T) {
+			limits := DefaultLimits()
+			short := map[string]*time.Duration{"header": &limits.Header, "body": &limits.BodyGrace}
+			*short[name] = 100 * time.Millisecond // the other is not to end it first
+			addr, _ := serve(t, gateway.Config{Routes: []gateway.Route{{Path: "/", Target: target, Ready: true}}}, limits)
 			c, err := net.Dial("tcp", addr)
 			if err != nil {
 				t.Fatal(err)
