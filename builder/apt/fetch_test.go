@@ -332,7 +332,7 @@ func TestFetchFromStalledServer(t *testing.T) {
 		<-r.Context().Done()
 	}
 	c := a.client(t)
-	c.http.idle = 50 * time.Millisecond
+	c.http.idle = time.Second
 	paths, err := c.Fetch(t.Context(), []Package{hello(suite)}, progress.Silent{})
 	if err != nil {
 		t.Fatal(err)

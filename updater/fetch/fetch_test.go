@@ -48,10 +48,11 @@ func mirrors(t *testing.T, handlers ...http.HandlerFunc) []string {
 	return urls
 }
 
-// quick are options that let a test see a fault at once; pauses are counted, not waited for.
+// quick are options that let a test see a fault soon, and a good server on a busy machine be none; pauses are counted, not
+// waited for.
 func quick(pauses *[]time.Duration) Options {
 	return Options{
-		Headers: 300 * time.Millisecond, Stall: 300 * time.Millisecond, Window: 100 * time.Millisecond, Speed: 10000,
+		Headers: 2 * time.Second, Stall: 2 * time.Second, Window: 100 * time.Millisecond, Speed: 10000,
 		Random: func() float64 { return 0.5 },
 		Sleep: func(ctx context.Context, d time.Duration) error {
 			if pauses != nil {

@@ -63,12 +63,10 @@ func (w *world) serve(out http.ResponseWriter, r *http.Request) {
 func (w *world) client() *trust.Client {
 	w.Helper()
 	c, err := trust.New(trust.Config{
-		Dir:  w.dir,
-		Root: w.root,
-		Source: fetch.HTTP(w.urls, fetch.Options{
-			Rounds: 1, Stall: 200 * time.Millisecond, Window: 300 * time.Millisecond, Speed: 1000,
-		}),
-		Now: func() time.Time { return w.now },
+		Dir:    w.dir,
+		Root:   w.root,
+		Source: fetch.HTTP(w.urls, fetch.Options{Rounds: 1, Window: 300 * time.Millisecond, Speed: 1000}),
+		Now:    func() time.Time { return w.now },
 	})
 	if err != nil {
 		w.Fatal(err)
