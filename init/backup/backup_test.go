@@ -270,6 +270,15 @@ func (r *rig) clean() {
 	}
 }
 
+func TestSize(t *testing.T) {
+	for bytes, want := range map[int64]string{0: "0 kB", 1: "1 kB", 1000: "1 kB", 411_021: "412 kB", 999_001: "1000 kB",
+		1_000_000: "1 MB", 2_999_999_999: "2999 MB"} {
+		if got := size(bytes); got != want {
+			t.Errorf("%d bytes are %s, want %s", bytes, got, want)
+		}
+	}
+}
+
 func TestSaveProveRestore(t *testing.T) {
 	onBox(t, func(r *rig) {
 		ctx := t.Context()

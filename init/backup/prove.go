@@ -24,7 +24,7 @@ func (s *Service) Prove(ctx context.Context) (api.BackupProof, error) {
 	p, err := s.proveAndNote(ctx)
 	switch {
 	case p.OK:
-		s.config.Box.Tell(api.Good, fmt.Sprintf("the newest backup was restored and proven: %d files, %d MB", p.Files, p.Bytes/1e6))
+		s.config.Box.Tell(api.Good, fmt.Sprintf("the newest backup was restored and proven: %d files, %s", p.Files, size(p.Bytes)))
 	case p.Problem != "":
 		s.config.Box.Tell(api.Bad, "the newest backup could not be proven: "+p.Problem)
 	}

@@ -39,11 +39,20 @@ func (s *Service) Save(ctx context.Context) (api.BackupRun, error) {
 	run, err := s.saveAndNote(ctx)
 	switch {
 	case run.OK:
-		s.config.Box.Tell(api.Good, fmt.Sprintf("a backup was made: %d files, %d MB, of which %d MB are new", run.Files, run.Bytes/1e6, run.Added/1e6))
+		s.config.Box.Tell(api.Good, fmt.Sprintf("a backup was made: %d files, %s, of which %s are new", run.Files, size(run.Bytes), size(run.Added)))
 	case run.Problem != "":
 		s.config.Box.Tell(api.Bad, "the backup failed: "+run.Problem)
 	}
 	return run, err
+}
+
+// size is a number of bytes as people say it: from one megabyte on in megabytes, and less in kilobytes, of which a few bytes are
+// one.
+func size(bytes int64) string {
+	if bytes < 1e6 {
+		return fmt.Sprintf("%d kB", (bytes+999)/1e3)
+	}
+	return fmt.Sprintf("%d MB", bytes/1e6)
 }
 
 func (s *Service) saveAndNote(ctx context.Context) (api.BackupRun, error) {
