@@ -27,8 +27,8 @@ func (b *Box) Network() api.Network {
 			n.Servers = append(n.Servers, a.String())
 		}
 		n.Names = []api.Name{{Host: s.domain}, {Host: portalLabel + "." + s.domain}}
-		if !strings.HasPrefix(s.domain, "www.") {
-			n.Names = append(n.Names, api.Name{Host: "www." + s.domain, Optional: true})
+		if www := wwwHost(s.domain); www != "" {
+			n.Names = append(n.Names, api.Name{Host: www, Optional: true})
 		}
 		n.Issuer = issuerName(s.config.ACME.Directory)
 		for _, m := range s.modules {

@@ -9,11 +9,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"allotment/api"
 	"allotment/gateway"
 	"allotment/image"
 	"allotment/init/network"
@@ -221,6 +223,14 @@ func TestConfigurePortal(t *testing.T) {
 	look()
 	if c.Origin != "" || g.PortalHost != "" {
 		t.Errorf("with the certificate of another name: %+v, %+v", g, c)
+	}
+	www := func(n api.Name) bool { return n.Optional && strings.HasPrefix(n.Host, "www.") }
+	if n := b.Network(); !slices.ContainsFunc(n.Names, www) {
+		t.Errorf("names of a domain: %+v", n.Names)
+	}
+	set("allotment.internal") // is nobody's
+	if n := b.Network(); slices.ContainsFunc(n.Names, www) {
+		t.Errorf("names without one: %+v", n.Names)
 	}
 }
 
