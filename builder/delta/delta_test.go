@@ -111,7 +111,46 @@ func rebuilt(b []byte) []byte {
 	return b
 }
 
-// make makes a delta and applies it.
+// files are the parts of two releases: those that are there, and those that are made of them.
+type files struct {
+	dir  string
+	open map[image.Digest]*os.File
+	done int
+}
+
+func (s *files) create(d image.Digest) (*os.File, error) {
+	f, err := os.Create(filepath.Join(s.dir, d.Hex()))
+	if err == nil {
+		s.open[d] = f
+	}
+	return f, err
+}
+
+// Source implements delta.Sources.
+func (s *files) Source(f delta.File) (io.ReaderAt, error) {
+	if file, ok := s.open[f.Digest]; ok {
+		return file, nil
+	}
+	return nil, os.ErrNotExist
+}
+
+// Output implements delta.Outputs.
+func (s *files) Output(f delta.File) (delta.Output, error) {
+	file, err := s.create(f.Digest)
+	return made{file, s}, err
+}
+
+// made is a part in the making: nothing is shared, all is copied.
+type made struct {
+	*os.File
+	all *files
+}
+
+func (m made) Done() error { m.all.done++; return nil }
+
+func (made) Clone(int64, image.Digest, int64, int64) bool { return false }
+
+// makeAndApply makes a delta and applies it.
 func makeAndApply(t *testing.T, from, to []Part) ([]byte, Stats) {
 	t.Helper()
 	var out bytes.Buffer
@@ -119,35 +158,28 @@ func makeAndApply(t *testing.T, from, to []Part) ([]byte, Stats) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	done := 0
-	files := delta.Files{
-		Open:   map[image.Digest]*os.File{},
-		Create: func(f delta.File) (*os.File, error) { return os.Create(filepath.Join(dir, f.Digest.Hex())) },
-		Finish: func(delta.File, *os.File) error { done++; return nil },
-	}
+	parts := &files{dir: t.TempDir(), open: map[image.Digest]*os.File{}}
 	for _, p := range from {
-		f, err := os.Create(filepath.Join(dir, p.Digest.Hex()))
+		f, err := parts.create(p.Digest)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.Copy(f, io.NewSectionReader(p, 0, p.Size)); err != nil {
 			t.Fatal(err)
 		}
-		files.Open[p.Digest] = f
 	}
-	if err := delta.Apply(t.Context(), bytes.NewReader(out.Bytes()), files, files); err != nil {
+	if err := delta.Apply(t.Context(), bytes.NewReader(out.Bytes()), parts, parts); err != nil {
 		t.Fatal(err)
 	}
-	for d, f := range files.Open {
+	for d, f := range parts.open {
 		if got, _, err := image.DigestOf(io.NewSectionReader(f, 0, 1<<40)); err != nil || got != d {
 			t.Errorf("%s is %s (%v)", d, got, err)
 		}
 		f.Close()
 	}
 	h, err := delta.ReadHeader(bytes.NewReader(out.Bytes()))
-	if err != nil || done != len(h.Outputs) {
-		t.Errorf("%d parts are made of %d (%v)", done, len(h.Outputs), err)
+	if err != nil || parts.done != len(h.Outputs) {
+		t.Errorf("%d parts are made of %d (%v)", parts.done, len(h.Outputs), err)
 	}
 	return out.Bytes(), stats
 }

@@ -6,10 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -369,33 +367,6 @@ func TestApplyStopsWhenAsked(t *testing.T) {
 	m := newMemory(s.old)
 	if err := Apply(ctx, bytes.NewReader(s.delta), m, m); !errors.Is(err, context.Canceled) || len(m.done) > 0 {
 		t.Errorf("error is %v", err)
-	}
-}
-
-func TestFiles(t *testing.T) {
-	s, dir := newSample(t), t.TempDir()
-	old, err := os.Create(filepath.Join(dir, "old"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := old.Write(s.old); err != nil {
-		t.Fatal(err)
-	}
-	var finished []string
-	files := Files{
-		Open:   map[image.Digest]*os.File{describe("", s.old).Digest: old},
-		Create: func(f File) (*os.File, error) { return os.Create(filepath.Join(dir, f.Name)) },
-		Finish: func(f File, out *os.File) error { finished = append(finished, f.Name); return out.Sync() },
-	}
-	if err := Apply(t.Context(), bytes.NewReader(s.delta), files, files); err != nil {
-		t.Fatal(err)
-	}
-	second, err := os.ReadFile(filepath.Join(dir, "second"))
-	if err != nil || !bytes.Equal(second, s.second) || !slices.Equal(finished, []string{"first", "second"}) {
-		t.Errorf("finished are %v, the second of %d bytes (%v)", finished, len(second), err)
-	}
-	for f := range maps.Values(files.Open) {
-		f.Close()
 	}
 }
 
