@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"allotment/gateway"
+	"allotment/init/confine"
 )
 
 // nobody is who the program runs as if the test runs as root.
@@ -41,8 +42,8 @@ type started struct {
 // start builds and runs the program with a configuration, and waits until it answers.
 func start(t *testing.T, c gateway.Config) *started {
 	t.Helper()
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
-		t.Skipf("this kernel has no landlock: %v", errno)
+	if err := confine.Supported(); err != nil {
+		t.Skip(err)
 	}
 	folder, err := os.MkdirTemp("", "gateway") // the parents of t.TempDir are closed to others
 	if err != nil {

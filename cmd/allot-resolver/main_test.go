@@ -15,12 +15,16 @@ import (
 
 	"github.com/miekg/dns"
 
+	"allotment/init/confine"
 	"allotment/init/resolver"
 )
 
 // build compiles the program as it is for the device, without cgo.
 func build(t *testing.T) string {
 	t.Helper()
+	if err := confine.Supported(); err != nil {
+		t.Skip(err)
+	}
 	dir, err := os.MkdirTemp("", "resolver") // t.TempDir is not open to other users
 	if err != nil {
 		t.Fatal(err)

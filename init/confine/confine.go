@@ -14,6 +14,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// version is that of landlock(7) which Self and To need: Linux 6.10.
+const version = 5
+
+// Supported returns an error if Self and To cannot work with the kernel that runs: the device's own can.
+func Supported() error {
+	v, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION)
+	if errno != 0 {
+		return fmt.Errorf("this kernel has no Landlock: %w", errno)
+	}
+	if v < version {
+		return fmt.Errorf("this kernel has version %d of Landlock, which programs of the device need in version %d", v, version)
+	}
+	return nil
+}
+
 // Self confines the process to reading the files below folder, and changing those below the data folders, where files
 // cannot be renamed from one folder to another; and it makes the garbage collector work harder near memory, in bytes.
 // It must be called before anything else is started, by a program that is built without cgo.
@@ -27,6 +42,9 @@ func Self(folder string, memory int64, data ...string) error {
 func To(p Paths, memory int64) error {
 	if os.Geteuid() == 0 {
 		return errors.New("cannot run as root: this program needs a user of its own")
+	}
+	if err := Supported(); err != nil {
+		return err
 	}
 	for _, path := range slices.Concat(p.Read, p.Write) {
 		if _, err := os.Stat(path); err != nil {
@@ -55,7 +73,7 @@ const (
 		unix.LANDLOCK_ACCESS_FS_REMOVE_DIR | unix.LANDLOCK_ACCESS_FS_REMOVE_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_CHAR |
 		unix.LANDLOCK_ACCESS_FS_MAKE_DIR | unix.LANDLOCK_ACCESS_FS_MAKE_REG | unix.LANDLOCK_ACCESS_FS_MAKE_SOCK |
 		unix.LANDLOCK_ACCESS_FS_MAKE_FIFO | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK | unix.LANDLOCK_ACCESS_FS_MAKE_SYM
-	laterFiles = unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV // since version 5, Linux 6.10
+	laterFiles = unix.LANDLOCK_ACCESS_FS_TRUNCATE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV // since version
 	readFiles  = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
 	dataFiles  = readFiles | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_TRUNCATE |
 		unix.LANDLOCK_ACCESS_FS_REMOVE_FILE | unix.LANDLOCK_ACCESS_FS_REMOVE_DIR |

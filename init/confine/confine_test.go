@@ -128,8 +128,8 @@ func TestSelf(t *testing.T) {
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0); errno == unix.ENOTSUP {
 		t.Skip("this test was built with cgo, as -race does")
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
-		t.Skipf("this kernel has no landlock: %v", errno)
+	if err := Supported(); err != nil {
+		t.Skip(err)
 	}
 	uid := os.Getuid()
 	if uid == 0 {

@@ -13,8 +13,8 @@ import (
 
 // TestPaths holds a thread to paths, and wants it to reach these and no others.
 func TestPaths(t *testing.T) {
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, 0, 0, unix.LANDLOCK_CREATE_RULESET_VERSION); errno != 0 {
-		t.Skipf("this kernel has no landlock: %v", errno)
+	if err := Supported(); err != nil {
+		t.Skip(err)
 	}
 	dir := t.TempDir()
 	for _, name := range []string{"read", "write", "other"} {

@@ -21,7 +21,8 @@ type linkRule struct {
 }
 
 // devicePrograms are the programs in the root file system.
-var devicePrograms = []string{"cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "cmd/allot-portal", "cmd/allot-resolver"}
+var devicePrograms = []string{"cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "cmd/allot-portal", "cmd/allot-resolver",
+	"cmd/allot-updater"}
 
 var linkRules = []linkRule{
 	{programs: devicePrograms,
