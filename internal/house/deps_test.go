@@ -20,9 +20,8 @@ type linkRule struct {
 	why      string
 }
 
-// devicePrograms are the programs in the root file system.
-var devicePrograms = []string{"cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "cmd/allot-portal", "cmd/allot-resolver",
-	"cmd/allot-updater"}
+// devicePrograms are the programs in the root file system but the updater, into which go-tuf brings a registry's names, no more.
+var devicePrograms = []string{"cmd/allot-init", "cmd/allot-supervisor", "cmd/allot-gateway", "cmd/allot-portal", "cmd/allot-resolver"}
 
 var linkRules = []linkRule{
 	{programs: devicePrograms,
