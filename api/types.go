@@ -244,7 +244,7 @@ type UpdatePolicy struct {
 	To         *string    `json:"to,omitempty"`         // and when it ends
 	Metered    *bool      `json:"metered,omitempty"`    // bytes cost money: nothing is had before an officer says now
 	Channel    *string    `json:"channel,omitempty"`    // stable or candidate; empty: the profile's
-	Source     *string    `json:"source,omitempty"`     // folder on the box, such as a USB stick; empty: the network
+	Source     *string    `json:"source,omitempty"`     // usb:LABEL of a disk, or the address of a mirror; empty: the publisher
 }
 
 // UpdateAttempt is a release that was tried.

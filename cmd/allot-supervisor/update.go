@@ -28,7 +28,7 @@ func addUpdates(c *supervisor.Config, facts boot.Facts) {
 	c.Updater = programs + "allot-updater"
 	c.Update = config.Config{
 		Manifest: image.ManifestPath, Disk: facts.Disk, Slot: facts.Slot, RootHash: facts.RootHash,
-		API: runDir + "/api.sock", State: stateDir, Run: runDir + "/updater/own",
+		API: runDir + "/api.sock", State: stateDir, Run: runDir + "/updater/own", Media: runDir + "/usb",
 	}
 }
 

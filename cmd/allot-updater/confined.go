@@ -11,7 +11,6 @@ import (
 	"allotment/init/state"
 	"allotment/updater/config"
 	"allotment/updater/install"
-	"allotment/updater/schedule"
 )
 
 // confined gives up all that the updater does not need: see docs/decisions/0015-updater-confined.md.
@@ -21,7 +20,7 @@ func confined(path string, c config.Config) error {
 	if err != nil {
 		return err
 	}
-	for _, dir := range append(p.Write[:folders:folders], schedule.Media) { // what is not there now could not be made later
+	for _, dir := range append(p.Write[:folders:folders], c.Media) { // what is not there now could not be made later
 		if err := durable.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("cannot make folder %q: %w", dir, err)
 		}
@@ -36,7 +35,7 @@ const folders = 3
 // disk, and the slot that runs; to write, its own folders, the layers, the ESP, and the slot that does not run.
 func paths(path string, c config.Config, partition func(name string) (string, error)) (confine.Paths, error) {
 	p := confine.Paths{
-		Read:  []string{filepath.Dir(path), schedule.Media},
+		Read:  []string{filepath.Dir(path), c.Media},
 		Write: []string{c.Run, install.Dir(c.State), filepath.Join(c.State, "layers")},
 	}
 	var errs error

@@ -25,7 +25,6 @@ import (
 	"allotment/updater/fetch"
 	"allotment/updater/install"
 	"allotment/updater/install/installtest"
-	"allotment/updater/schedule"
 )
 
 // inside tells a copy of the test, by the path of a task, that it is the updater; free tells it not to confine itself.
@@ -72,7 +71,6 @@ func beUpdater(path string) error {
 		if err != nil {
 			return err
 		}
-		p.Read[slices.Index(p.Read, schedule.Media)] = k.Source // which this machine has, and not the other
 		if err := confine.To(p, memoryLimit); err != nil {
 			return err
 		}
@@ -185,7 +183,7 @@ func runTask(t *testing.T, b *installtest.Box, confined bool) (string, error) {
 	defer spare.Close()
 	b.Partitions["esp"] = spare.Name()
 	k := task{Manifest: b.Manifest, Running: b.Running, Release: r, Source: b.Dir, Partitions: b.Partitions, Disk: "/dev/loop-control",
-		Config: config.Config{State: b.State, Run: filepath.Join(own, "run"), Disk: b.Partitions["root-b"], Slot: image.SlotA}}
+		Config: config.Config{State: b.State, Media: b.Dir, Run: filepath.Join(own, "run"), Disk: b.Partitions["root-b"], Slot: image.SlotA}}
 	for _, name := range []string{"volumes/web/data/file", "snapshots/2.0/file", "secrets/directory", "settings/organisation"} {
 		path := filepath.Join(b.State, name)
 		err = errors.Join(err, os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte("secret"), 0o600))

@@ -63,7 +63,7 @@ func run(path string, log *slog.Logger) error {
 	var zone atomic.Pointer[time.Location]
 	zone.Store(location(c, log))
 	d, err := updater.New(updater.Options{
-		Install: installConfig(c, m, log), Folder: c.Run, Supervisor: api.Unix(c.API), Source: sources(m),
+		Install: installConfig(c, m, log), Folder: c.Run, Supervisor: api.Unix(c.API), Source: sources(m, filepath.Join(c.Media, config.MediaDisk)),
 		Zone: zone.Load, Now: time.Now, Log: log,
 	})
 	if err != nil {
@@ -95,18 +95,22 @@ func installConfig(c config.Config, m *image.Manifest, log *slog.Logger) install
 	}
 }
 
-// sources chooses where releases come from: the folder that officers name, else the servers that the system names.
-func sources(m *image.Manifest) func(schedule.Policy) fetch.Source {
+// sources chooses where releases come from: the disk or the mirror that officers name, else the servers that the system names.
+func sources(m *image.Manifest, disk string) func(schedule.Policy) fetch.Source {
+	options := fetch.Options{Agent: "allot-updater/" + string(m.Version)}
 	var servers fetch.Source
 	if len(m.Update.URLs) > 0 {
-		servers = fetch.HTTP(m.Update.URLs, fetch.Options{Agent: "allot-updater/" + string(m.Version)})
+		servers = fetch.HTTP(m.Update.URLs, options)
 	}
 	return func(p schedule.Policy) fetch.Source {
+		_, usb := p.Disk()
 		switch {
 		case m.Update.Root == "":
 			return nil // there is nobody to be believed
+		case usb:
+			return fetch.Dir(disk)
 		case p.Source != "":
-			return fetch.Dir(filepath.Clean(p.Source))
+			return fetch.HTTP([]string{p.Source}, options)
 		}
 		return servers
 	}

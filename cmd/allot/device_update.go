@@ -137,11 +137,15 @@ func newUpdateWindow(f *deviceFlags) *cobra.Command {
 
 func newUpdateSource(f *deviceFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "source [FOLDER]", Short: "Take updates from a folder of the box, such as a USB stick; without one, from the network",
-		Args: cobra.MaximumNArgs(1),
+		Use: "source [usb:LABEL | URL]", Short: "Take updates from a USB stick or from a mirror; without one, from the publisher",
+		Long: `Take updates from a USB stick or from a mirror, which has the files of the publisher's repository: the stick in its
+topmost folder. They are checked as those of the publisher are. A stick has the file system FAT32 or btrfs, and a label.
+Without an argument updates come from the publisher again.`,
+		Example: "  allot device update source usb:UPDATES\n  allot device update source http://mirror.lan/club\n  allot device update source",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: f.ask(func(cmd *cobra.Command, c *api.Client, args []string) error {
-			folder := strings.Join(args, "")
-			return c.SetUpdatePolicy(cmd.Context(), api.UpdatePolicy{Source: &folder})
+			source := strings.Join(args, "")
+			return c.SetUpdatePolicy(cmd.Context(), api.UpdatePolicy{Source: &source})
 		}),
 	}
 }

@@ -136,6 +136,7 @@ type Supervisor struct {
 	exit   int
 
 	changing sync.Mutex     // held while settings change or a module is replaced
+	mounting sync.Mutex     // held while the disk that updates come from is mounted
 	reading  sync.WaitGroup // what reads in the state partition beside the loop
 
 	// What touches the machine, so that tests can do it otherwise.

@@ -382,8 +382,12 @@ func TestUpdatePolicy(t *testing.T) {
 	if err := b.SetUpdatePolicy(api.UpdatePolicy{From: &bad}); !isCode(err, api.Invalid) {
 		t.Errorf("a bad time is taken: %v", err)
 	}
+	missing := "usb:NOT THERE"
+	if err := b.SetUpdatePolicy(api.UpdatePolicy{Source: &missing}); !isCode(err, api.Conflict) || !strings.Contains(err.Error(), "no disk of that name") {
+		t.Errorf("a disk that is not there: %v", err)
+	}
 	u, err := b.Update()
-	if err != nil || !*u.Policy.Paused || *u.Policy.From != from || *u.Policy.To != to || u.Back != "1.0" || u.Last == nil {
+	if err != nil || !*u.Policy.Paused || *u.Policy.From != from || *u.Policy.To != to || *u.Policy.Source != "" || u.Back != "1.0" || u.Last == nil {
 		t.Errorf("update: %+v, %v", u, err)
 	}
 }

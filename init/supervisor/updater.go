@@ -37,27 +37,29 @@ func (s *Supervisor) addUpdater() (err error) {
 	return err
 }
 
-// startUpdater lets the updater run if there is a place to take updates from, once the state partition is open and no release
-// is on trial.
+// startUpdater lets the updater run if there is a place to take updates from, the network, a mirror or a disk, once the state
+// partition is open and no release is on trial.
 func (s *Supervisor) startUpdater(ctx context.Context) {
-	if s.updater == nil || s.updater.prepared || s.settling || !s.hasSource() {
+	if s.updater == nil || s.updater.prepared || s.settling {
 		return
-	}
-	s.updater.prepared = true
-	s.configureUpdater()
-	s.adopt(ctx, s.updater)
-}
-
-// hasSource tells whether updates can come from somewhere: the network, or a folder that an officer has named.
-func (s *Supervisor) hasSource() bool {
-	if len(s.config.Manifest.Update.URLs) > 0 {
-		return true
 	}
 	p, err := schedule.LoadPolicy(s.updateDir())
 	if err != nil {
 		s.warn(err)
 	}
-	return p.Source != ""
+	if len(s.config.Manifest.Update.URLs) == 0 && p.Source == "" {
+		return
+	}
+	if _, ok := p.Disk(); ok {
+		go func() {
+			if err := s.mountSource(p); err != nil {
+				s.log.Warn("the disk that updates are to be taken from", "error", err)
+			}
+		}()
+	}
+	s.updater.prepared = true
+	s.configureUpdater()
+	s.adopt(ctx, s.updater)
 }
 
 // configureUpdater tells the updater what has changed.

@@ -102,7 +102,7 @@ func (b *Box) UpdateHistory() ([]api.UpdateAttempt, error) {
 
 // SetUpdatePolicy implements apiserver.Box.
 func (b *Box) SetUpdatePolicy(changes api.UpdatePolicy) error {
-	return b.supervisor.changePolicy(func(p *schedule.Policy) {
+	return b.supervisor.changePolicy(changes.Source != nil, func(p *schedule.Policy) {
 		set(&p.Paused, changes.Paused)
 		set(&p.DeferUntil, changes.DeferUntil)
 		set(&p.Window.From, changes.From)
@@ -121,11 +121,12 @@ func set[T any](field *T, to *T) {
 
 // CheckUpdate implements apiserver.Box.
 func (b *Box) CheckUpdate(now bool) error {
-	return b.supervisor.changePolicy(func(p *schedule.Policy) { p.Now = p.Now || now })
+	return b.supervisor.changePolicy(true, func(p *schedule.Policy) { p.Now = p.Now || now })
 }
 
-// changePolicy keeps another policy and has the updater look at it, which makes it ask the publisher, too.
-func (s *Supervisor) changePolicy(change func(*schedule.Policy)) error {
+// changePolicy keeps another policy and has the updater look at it, which makes it ask the publisher, too. If the source is
+// needed, nothing changes unless it is there.
+func (s *Supervisor) changePolicy(needed bool, change func(*schedule.Policy)) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	var err error
@@ -147,6 +148,9 @@ func (s *Supervisor) changePolicy(change func(*schedule.Policy)) error {
 	change(&p)
 	if err := p.Check(); err != nil {
 		return api.Errorf(api.Invalid, "%v", err)
+	}
+	if err := s.mountSource(p); err != nil && needed {
+		return api.Errorf(api.Conflict, "updates cannot be taken from %q: %v", p.Source, err)
 	}
 	if err := p.Save(s.updateDir()); err != nil {
 		return err

@@ -90,6 +90,8 @@ func TestUpdates(t *testing.T) {
 	o.wantText(status, page, http.StatusUnprocessableEntity, "such as 02:00")
 	o.send("/portal/box/updates", "/portal/box/updates/policy", "what", "pause")
 	o.wantDone(`update policy {"paused":true}`, true)
+	o.send("/portal/box/updates", "/portal/box/updates/policy", "what", "source", "source", "usb:UPDATES")
+	o.wantDone(`update policy {"source":"usb:UPDATES"}`, true)
 }
 
 // TestFresh wants a login of a short time ago for what is dangerous.

@@ -41,7 +41,8 @@ type updatesView struct {
 	Paused   bool
 	Deferred bool
 	From, To string
-	Percent  int // of what is to be had
+	Source   string // a disk or a mirror; empty: the publisher
+	Percent  int    // of what is to be had
 	History  []api.UpdateAttempt
 	Nights   []web.Option // how long updates can be put off
 }
@@ -56,6 +57,7 @@ func (p *Pages) updates(r *web.Request) error {
 	}
 	r.Form.Set("from", v.From)
 	r.Form.Set("to", v.To)
+	r.Form.Set("source", v.Source)
 	return r.Render("updates", v)
 }
 
@@ -74,6 +76,9 @@ func (p *Pages) updatesView(r *web.Request) (updatesView, error) {
 	v.Deferred = u.Policy.DeferUntil != nil && u.Policy.DeferUntil.After(r.Now)
 	if u.Policy.From != nil && u.Policy.To != nil {
 		v.From, v.To = *u.Policy.From, *u.Policy.To
+	}
+	if u.Policy.Source != nil {
+		v.Source = *u.Policy.Source
 	}
 	if u.Total > 0 {
 		v.Percent = int(100 * u.Done / u.Total)
@@ -126,7 +131,7 @@ func (p *Pages) updatePolicy(r *web.Request) error {
 	var change api.UpdatePolicy
 	var kind, key string
 	yes, no := true, false
-	switch r.Form.Choice("what", "pause", "resume", "defer", "window") {
+	switch r.Form.Choice("what", "pause", "resume", "defer", "window", "source") {
 	case "pause":
 		change.Paused, kind, key = &yes, "box.update-paused", "box.updates.done.paused"
 	case "resume":
@@ -144,6 +149,9 @@ func (p *Pages) updatePolicy(r *web.Request) error {
 			}
 		}
 		change.From, change.To, kind, key = &from, &to, "box.update-window", "box.updates.done.window"
+	case "source":
+		source := r.Form.Text("source", web.Line)
+		change.Source, kind, key = &source, "box.update-source", "box.updates.done.source"
 	}
 	if !r.Form.OK() {
 		v, err := p.updatesView(r)

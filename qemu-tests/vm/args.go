@@ -45,6 +45,7 @@ func machineArgs(o Options) []string {
 	if o.Disk != "" {
 		args = append(args, diskArgs(o)...)
 	}
+	args = append(args, stickArgs(o)...)
 	if o.Kernel != "" {
 		args = append(args, "-kernel", o.Kernel, "-append", o.CommandLine)
 	}
@@ -109,6 +110,20 @@ func diskArgs(o Options) []string {
 	default:
 		return append(args, "-device", "virtio-blk-pci,"+drive)
 	}
+}
+
+// stickArgs plug the sticks in.
+func stickArgs(o Options) []string {
+	var args []string
+	for i, file := range o.Sticks {
+		node := fmt.Sprintf("stick%d", i)
+		if i == 0 {
+			args = append(args, "-device", "qemu-xhci,id=sticks")
+		}
+		args = append(args, "-blockdev", "driver=raw,node-name="+node+",read-only=on,file.driver=file,file.filename="+value(file),
+			"-device", "usb-storage,bus=sticks.0,drive="+node)
+	}
+	return args
 }
 
 // controlArgs connect console and QMP to us and keep the machine from running before both are.

@@ -55,7 +55,8 @@ type Options struct {
 	DiskSize int64  // bytes; larger than the image: what is behind its end reads as zeros; 0: as large as the image
 	Bus      Bus    // default VirtioBlk
 
-	Vars    string // EFI variable store to begin with in place of the firmware's empty one
+	Sticks  []string // image files of USB sticks that are plugged in, to be read
+	Vars    string   // EFI variable store to begin with in place of the firmware's empty one
 	Network Network
 	Forward []int // TCP ports of the machine that get a free port of 127.0.0.1 each; see VM.Address
 

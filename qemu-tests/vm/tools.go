@@ -11,7 +11,7 @@ import (
 // withFolders is the tool root with the folders of all files of the machine in it.
 func withFolders(o Options) *tools.Root {
 	folders := []string{o.Dir}
-	for _, file := range []string{o.Disk, o.Vars, o.Kernel, o.Initrd, o.LogWrites} {
+	for _, file := range append([]string{o.Disk, o.Vars, o.Kernel, o.Initrd, o.LogWrites}, o.Sticks...) {
 		if file != "" {
 			folders = append(folders, filepath.Dir(file))
 		}

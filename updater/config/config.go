@@ -22,6 +22,7 @@ type Config struct {
 	API      string          `json:"api"`      // path of the API's socket
 	State    string          `json:"state"`    // where the state partition is mounted, such as /state
 	Run      string          `json:"run"`      // folder of its own for what need not last: status.json
+	Media    string          `json:"media"`    // folder in which the disk that officers name as a source is mounted, as MediaDisk
 	Zone     string          `json:"zone"`     // the organisation's time zone, such as Europe/London
 }
 
@@ -42,7 +43,7 @@ func Read(path string) (Config, error) {
 }
 
 func (c Config) check() error {
-	for _, path := range []string{c.Manifest, c.Disk, c.API, c.State, c.Run} {
+	for _, path := range []string{c.Manifest, c.Disk, c.API, c.State, c.Run, c.Media} {
 		if !filepath.IsAbs(path) {
 			return fmt.Errorf("path %q is not absolute", path)
 		}
@@ -55,6 +56,10 @@ func (c Config) check() error {
 	}
 	return nil
 }
+
+// MediaDisk is the folder in Config.Media at which the disk is mounted. It lies in another one as what a confined program may
+// open must be there when it starts.
+const MediaDisk = "disk"
 
 // StatusFile is the name of the daemon's status in Config.Run.
 const StatusFile = "status.json"

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode"
 
 	"allotment/init/durable"
 )
@@ -21,12 +23,11 @@ type Policy struct {
 	Metered    bool      `json:"metered,omitempty"`   // bytes cost money: none is fetched until Now
 	Now        bool      `json:"now,omitempty"`       // as soon as possible, once
 	Channel    string    `json:"channel,omitempty"`   // stable or candidate; empty: the manifest's
-	Source     string    `json:"source,omitempty"`    // Media or a folder in it with a copy of the repository; empty: the manifest's URLs
+	Source     string    `json:"source,omitempty"`    // usb:LABEL of a disk, or the URL of a mirror; empty: the manifest's URLs
 }
 
-// Media is the folder in which media are mounted that releases can be taken from. The updater can open no others: it keeps the
-// policy itself, and must not be able to choose.
-const Media = "/run/usb"
+// Disk is the label of the disk that has a copy of the repository, if the source is one.
+func (p Policy) Disk() (label string, ok bool) { return strings.CutPrefix(p.Source, "usb:") }
 
 // Window is a part of the day in the organisation's time zone. It may go over midnight; empty: 02:00 to 05:00.
 type Window struct {
@@ -65,13 +66,22 @@ func (p Policy) Save(dir string) error {
 	return durable.WriteFile(filepath.Join(dir, policyFile), b, 0o600)
 }
 
+// sourceIsKnown: a mirror is not believed, so that it may speak HTTP.
+func (p Policy) sourceIsKnown() bool {
+	if label, ok := p.Disk(); ok || p.Source == "" {
+		return !ok || label != "" && !strings.ContainsFunc(label, unicode.IsControl)
+	}
+	u, err := url.Parse(p.Source)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
+}
+
 // Check refuses what makes no sense.
 func (p Policy) Check() error {
 	if p.Channel != "" && p.Channel != "stable" && p.Channel != "candidate" {
 		return fmt.Errorf("channel is stable or candidate, not %q", p.Channel)
 	}
-	if at := filepath.Clean(p.Source); p.Source != "" && at != Media && !strings.HasPrefix(at, Media+"/") {
-		return fmt.Errorf("source is /run/usb or a folder in it, not %q", p.Source)
+	if !p.sourceIsKnown() {
+		return fmt.Errorf("source is usb: and a disk's label, or the address of a mirror such as https://example.org/updates, not %q", p.Source)
 	}
 	if p.Window == (Window{}) {
 		return nil

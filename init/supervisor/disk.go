@@ -12,27 +12,54 @@ import (
 	"golang.org/x/sys/unix"
 
 	"allotment/init/plan"
+	"allotment/updater/config"
+	"allotment/updater/schedule"
 )
 
-// Mount implements backup.Box. The disk's file system must be one of those that the kernel has: FAT32 or btrfs.
+// Mount implements backup.Box.
 func (b backupBox) Mount(label string) (string, func() error, error) {
 	at := filepath.Join(b.config.Run, "backup-disk")
-	if err := os.MkdirAll(at, 0o700); err != nil {
+	if err := mountDisk(label, at, 0, plan.BackupID); err != nil {
 		return "", nil, err
+	}
+	return at, func() error { return unix.Unmount(at, unix.UMOUNT_NOFOLLOW) }, nil
+}
+
+// mountSource mounts the disk that updates are taken from, to be read, in place of the one before; it may have been pulled out
+// and put in again.
+func (s *Supervisor) mountSource(p schedule.Policy) error {
+	s.mounting.Lock()
+	defer s.mounting.Unlock()
+	at := filepath.Join(s.config.Update.Media, config.MediaDisk)
+	label, ok := p.Disk()
+	if !ok {
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT { // none is mounted
+			return err
+		}
+		return nil
+	}
+	return mountDisk(label, at, unix.MS_RDONLY, plan.UpdaterID)
+}
+
+// mountDisk mounts the file system with the label at a folder, in place of what is there. It must be one of those that the
+// kernel has: FAT32, where all belongs to the owner, or btrfs.
+func mountDisk(label, at string, flags uintptr, owner int) error {
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return err
 	}
 	_ = unix.Unmount(at, unix.MNT_DETACH) // of a supervisor before
 	device, kind, err := findDisk("/sys/class/block", "/dev", label)
 	if err != nil {
-		return "", nil, err
+		return err
 	}
 	options := ""
 	if kind == "vfat" {
-		options = fmt.Sprintf("uid=%d,gid=%d,umask=077", plan.BackupID, plan.BackupID)
+		options = fmt.Sprintf("uid=%d,gid=%d,umask=077", owner, owner)
 	}
-	if err := unix.Mount(device, at, kind, unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
-		return "", nil, fmt.Errorf("cannot mount it: %w", err)
+	if err := unix.Mount(device, at, kind, flags|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+		return fmt.Errorf("cannot mount it: %w", err)
 	}
-	return at, func() error { return unix.Unmount(at, unix.UMOUNT_NOFOLLOW) }, nil
+	return nil
 }
 
 // findDisk looks for the file system with that label on the partitions and disks of the machine.
