@@ -128,7 +128,7 @@ func (s *Site) functions(tag string) template.FuncMap {
 
 // Bytes is an amount of memory or disk as people say it.
 func Bytes(tag string, n int64) string {
-	units := []string{"B", "KB", "MB", "GB", "TB"}
+	units := []string{"B", "kB", "MB", "GB", "TB"}
 	f, i := float64(n), 0
 	for f >= 1000 && i < len(units)-1 {
 		f, i = f/1000, i+1
