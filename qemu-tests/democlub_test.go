@@ -338,7 +338,7 @@ func (d *demo) useEverything() {
 	tab.Await("anna.apfel")
 	d.keep(tab, "web")
 	tab.Visit(d.base + "/chat/")
-	tab.Await("anna.apfel")
+	tab.Await("Seven Hills Garden Club") // the room for everybody
 	d.keep(tab, "chat")
 }
 
