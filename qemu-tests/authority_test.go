@@ -1,14 +1,11 @@
 package qemutests
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
-	"encoding/json"
 	"encoding/pem"
 	"io"
 	"log"
@@ -27,6 +24,7 @@ import (
 	"github.com/letsencrypt/pebble/v2/wfe"
 	"github.com/miekg/dns"
 
+	"allotment/gateway/certs/acmetest"
 	"allotment/image"
 )
 
@@ -90,14 +88,7 @@ func (a *authority) open(t *testing.T, plain, secure int, refused string) {
 // orders tells whether a request orders a certificate for the name. The program's own list of refused names fails at names that
 // are shorter than these.
 func orders(r *http.Request, name string) bool {
-	body, err := io.ReadAll(r.Body)
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	var signed struct{ Payload string }
-	if err != nil || json.Unmarshal(body, &signed) != nil {
-		return false
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(signed.Payload)
-	return err == nil && strings.Contains(string(payload), `"`+name+`"`)
+	return strings.Contains(string(acmetest.Payload(r)), `"`+name+`"`)
 }
 
 // statusWriter remembers an answer's status.

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"io"
@@ -28,6 +27,8 @@ import (
 	"github.com/letsencrypt/pebble/v2/wfe"
 	"github.com/mholt/acmez/v3"
 	"github.com/miekg/dns"
+
+	"allotment/gateway/certs/acmetest"
 )
 
 // world is an ACME authority, the name servers that it asks, and a box whose clock can be set.
@@ -119,17 +120,10 @@ func newWorld(t *testing.T, names []string, profiles ...string) *world {
 	return w
 }
 
-// replaces: the request orders a certificate in place of another one. Its body can be read again.
+// replaces: the request orders a certificate in place of another one.
 func replaces(r *http.Request) bool {
-	body, err := io.ReadAll(r.Body)
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	var signed struct{ Payload string }
-	if err != nil || json.Unmarshal(body, &signed) != nil {
-		return false
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(signed.Payload)
 	var order struct{ Replaces string }
-	return err == nil && json.Unmarshal(payload, &order) == nil && order.Replaces != ""
+	return json.Unmarshal(acmetest.Payload(r), &order) == nil && order.Replaces != ""
 }
 
 func (w *world) configure() {
