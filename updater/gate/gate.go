@@ -62,9 +62,7 @@ type Gate struct {
 func New(c Config) *Gate { return &Gate{config: c} }
 
 // Attempt is the record; nil if there is none, or none that can be read. It is replaced at once, so reading waits for nobody.
-func (g *Gate) Attempt() *attempt.Attempt { return g.load() }
-
-func (g *Gate) load() *attempt.Attempt {
+func (g *Gate) Attempt() *attempt.Attempt {
 	a, err := attempt.Load(g.config.Dir)
 	if err != nil {
 		g.config.Log.Error("going on without the record of the last update", "error", err)
@@ -108,7 +106,7 @@ func (g *Gate) Prepare() error {
 
 // staged is the record if it is of a release that can be armed.
 func (g *Gate) staged() (*attempt.Attempt, error) {
-	a := g.load()
+	a := g.Attempt()
 	if a == nil || a.Stage != attempt.Staged || a.From.RootHash != g.config.Running.RootHash {
 		return nil, errors.New("no release is ready to be tried")
 	}
@@ -170,7 +168,7 @@ func (g *Gate) disarm(a *attempt.Attempt) error {
 func (g *Gate) Commit(results []attempt.Result) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := g.load()
+	a := g.Attempt()
 	if a == nil || a.Stage != attempt.Trial || a.To.RootHash != g.config.Running.RootHash {
 		return errors.New("this release is not on trial")
 	}
@@ -187,7 +185,7 @@ func (g *Gate) Commit(results []attempt.Result) error {
 func (g *Gate) Settle() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := g.load()
+	a := g.Attempt()
 	if a == nil || a.Stage != attempt.Committed || a.To.RootHash != g.config.Running.RootHash {
 		return
 	}
@@ -201,7 +199,7 @@ func (g *Gate) Settle() {
 func (g *Gate) Undo(f attempt.Failure, results []attempt.Result) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := g.load()
+	a := g.Attempt()
 	if a == nil || a.Stage != attempt.Trial || a.To.RootHash != g.config.Running.RootHash {
 		return errors.New("this release is not on trial")
 	}
@@ -212,7 +210,7 @@ func (g *Gate) Undo(f attempt.Failure, results []attempt.Result) error {
 
 // CanGoBack returns the attempt that can be undone by hand, and nil with the reason if there is none.
 func (g *Gate) CanGoBack() (*attempt.Attempt, error) {
-	a := g.load()
+	a := g.Attempt()
 	switch {
 	case a == nil:
 		return nil, errors.New("there was no update yet")

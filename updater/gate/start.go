@@ -25,7 +25,7 @@ const (
 func (g *Gate) Start(again bool) (Next, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	a := g.load()
+	a := g.Attempt()
 	if a == nil {
 		return Usual, nil
 	}

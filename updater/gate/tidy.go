@@ -16,7 +16,7 @@ func (g *Gate) Tidy() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	keep := []string{snapshot.Backup, snapshot.Restored}
-	switch a := g.load(); {
+	switch a := g.Attempt(); {
 	case a == nil:
 	case a.Stage == attempt.Armed || a.Stage == attempt.Trial || a.Stage == attempt.Undoing:
 		return nil
