@@ -139,7 +139,7 @@ func (p *Portal) newLogin(texts *mail.Texts, at *place) *login.Login {
 
 func (p *Portal) tell(ctx context.Context, texts *mail.Texts, name, kind string, args map[string]string) error {
 	person, err := p.deps.Directory.Person(ctx, name)
-	to := cmp.Or(person.OutsideMail, person.Mail)
+	to := person.Address()
 	if err != nil || to == "" {
 		return err
 	}

@@ -1,7 +1,6 @@
 package box
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -50,7 +49,7 @@ func (p *Pages) mailLetters(ctx context.Context) error {
 	now := p.deps.Clock()
 	officers, err := p.deps.Directory.Officers(ctx, now)
 	officers = slices.DeleteFunc(officers, func(o directory.Person) bool {
-		_, err := mail.CheckAddress(addressOf(o))
+		_, err := mail.CheckAddress(o.Address())
 		return err != nil
 	})
 	if err != nil || len(officers) == 0 { // a box without officers has nobody to tell yet
@@ -63,7 +62,7 @@ func (p *Pages) mailLetters(ctx context.Context) error {
 				continue
 			}
 			for _, o := range officers {
-				m := mail.Message{To: addressOf(o), Language: o.Language,
+				m := mail.Message{To: o.Address(), Language: o.Language,
 					Subject: p.Say(o.Language, a.Subject), Text: p.Say(o.Language, a.Letter)}
 				if err := p.mail.SendIn(tx, m); err != nil {
 					return fmt.Errorf("cannot mail %q to %q: %w", a.Subject, o.Name, err)
@@ -76,5 +75,3 @@ func (p *Pages) mailLetters(ctx context.Context) error {
 		return nil
 	})
 }
-
-func addressOf(p directory.Person) string { return cmp.Or(p.OutsideMail, p.Mail) }

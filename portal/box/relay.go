@@ -94,7 +94,7 @@ func (p *Pages) keepRelay(r *web.Request, relay mail.Relay) error {
 }
 
 func (p *Pages) testMail(r *web.Request) error {
-	to := cmp.Or(r.Person.OutsideMail, r.Person.Mail)
+	to := r.Person.Address()
 	if to == "" {
 		return web.Fail(http.StatusConflict, "box.mail.noaddress")
 	}

@@ -1,6 +1,7 @@
 package directory
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -43,6 +44,9 @@ var personAttributes = slices.Concat(personWritten, []string{"uid", "memberOf", 
 
 // maxPhoto is the most bytes of a picture: everybody's are read whenever people are listed.
 const maxPhoto = 64 << 10
+
+// Address is where mail about her account goes: her own address elsewhere, else that at the organisation; empty: there is none.
+func (p Person) Address() string { return cmp.Or(p.OutsideMail, p.Mail) }
 
 // clean checks what AddPerson and ChangePerson write, and puts it into its standard form.
 func (p *Person) clean() error {

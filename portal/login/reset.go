@@ -1,7 +1,6 @@
 package login
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -170,7 +169,7 @@ func (l *Login) otherOfficers(ctx context.Context, person string) ([]directory.P
 func (l *Login) tellOfficers(ctx context.Context, officers []directory.Person, p directory.Person) error {
 	var errs []error
 	for _, o := range officers {
-		if o.OutsideMail = cmp.Or(o.OutsideMail, o.Mail); o.OutsideMail != "" {
+		if o.OutsideMail = o.Address(); o.OutsideMail != "" {
 			errs = append(errs, l.Send(ctx, o, "officer.reset", time.Time{}, map[string]string{"officer": p.Display}))
 		}
 	}

@@ -173,7 +173,7 @@ func (s *Service) Welcome(ctx context.Context, officer, person string) (string, 
 		if err != nil {
 			return err
 		}
-		a.Person, a.Given, a.Family, a.Mail, a.Language = p.Name, p.Display, "", addressOf(p), p.Language
+		a.Person, a.Given, a.Family, a.Mail, a.Language = p.Name, p.Display, "", p.Address(), p.Language
 		a.New = false // the officer sees the link too
 		if link, err = s.offerSetUp(tx, &a, "welcome", ""); err != nil {
 			return err
@@ -198,7 +198,7 @@ func (s *Service) WelcomeAdded(ctx context.Context, officer string, r directory.
 		if err != nil {
 			return letters, err
 		}
-		if addressOf(p) == "" {
+		if p.Address() == "" {
 			letters = append(letters, l.Name)
 		}
 	}

@@ -184,7 +184,7 @@ func (s *Service) Join(ctx context.Context, person, token string) error {
 	if err != nil {
 		return err
 	}
-	a := Application{ID: newID(), State: Accepted, Person: person, Given: p.Display, Mail: addressOf(p), Language: p.Language,
+	a := Application{ID: newID(), State: Accepted, Person: person, Given: p.Display, Mail: p.Address(), Language: p.Language,
 		Created: s.Now().UTC()}
 	i, err := s.Invitation(token)
 	if err != nil {

@@ -150,14 +150,6 @@ func (s *Service) mail(tx *store.Tx, to, language, name string, until time.Time,
 	return s.Mail.SendIn(tx, m)
 }
 
-// addressOf is where mail reaches a person, or "".
-func addressOf(p directory.Person) string {
-	if p.OutsideMail != "" {
-		return p.OutsideMail
-	}
-	return p.Mail
-}
-
 // MayDecide tells whether a person may say yes or no for a group: its owners may, and officers.
 func (s *Service) MayDecide(ctx context.Context, person, group string) (bool, error) {
 	g, err := s.Directory.Group(ctx, group)
@@ -199,7 +191,7 @@ func (s *Service) reachable(ctx context.Context, names []string) ([]directory.Pe
 		case errors.Is(err, directory.ErrNotFound): // removed just now
 		case err != nil:
 			return nil, err
-		case p.Active && addressOf(p) != "":
+		case p.Active && p.Address() != "":
 			found = append(found, p)
 		}
 	}
@@ -209,7 +201,7 @@ func (s *Service) reachable(ctx context.Context, names []string) ([]directory.Pe
 // officers are those who can be asked.
 func (s *Service) officers(ctx context.Context) ([]directory.Person, error) {
 	all, err := s.Directory.Officers(ctx, s.Now())
-	return slices.DeleteFunc(all, func(p directory.Person) bool { return addressOf(p) == "" }), err
+	return slices.DeleteFunc(all, func(p directory.Person) bool { return p.Address() == "" }), err
 }
 
 // title is what people call a group that may be gone.

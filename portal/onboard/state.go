@@ -276,7 +276,7 @@ func (s *Service) question(ctx context.Context, a *Application, mail string, peo
 	return func(tx *store.Tx) error {
 		for _, p := range people {
 			values["name"] = p.Display
-			if err := s.mail(tx, addressOf(p), p.Language, mail, time.Time{}, values); err != nil {
+			if err := s.mail(tx, p.Address(), p.Language, mail, time.Time{}, values); err != nil {
 				return err
 			}
 		}
@@ -299,7 +299,7 @@ func (s *Service) JoinAsk(ctx context.Context, person, group, text string) error
 		}
 	}
 	now := s.Now().UTC()
-	a := Application{ID: newID(), State: Waiting, Group: group, Person: person, Given: p.Display, Mail: addressOf(p),
+	a := Application{ID: newID(), State: Waiting, Group: group, Person: person, Given: p.Display, Mail: p.Address(),
 		Language: p.Language, Created: now, Asked: now}
 	if a.Text, err = cleanLines(text); err != nil {
 		return err

@@ -1,7 +1,6 @@
 package people
 
 import (
-	"cmp"
 	"errors"
 	"slices"
 	"strings"
@@ -318,7 +317,7 @@ func welcome(r *web.Request) error {
 	if err != nil {
 		return err
 	}
-	return r.Render("welcome", welcomePage{p, link, cmp.Or(p.OutsideMail, p.Mail)})
+	return r.Render("welcome", welcomePage{p, link, p.Address()})
 }
 
 func handOver(r *web.Request) error {
